@@ -1,5 +1,5 @@
 """
-Stop working when nobody waits any more: how a server notices that a client has left.
+Stop working when the client has left.
 
     GET /cancellable.rpy?duration=10&count=20
     GET /cancellable.rpy?show=recent
@@ -9,7 +9,7 @@ Parameters:
     name      meaning                                                range           default
     duration  how long the work takes (seconds)                      0 to 3600       10
     count     steps that the work is done in                         1 to 1000       10
-    show      lists instead of working: what goes on, or has ended   running/recent  -
+    show      a list of work instead: what goes on, has ended   running, recent  -
     key       your name for this work; with "show", list only those  any text        -
 
 Answer: 200 application/json, when the work is done: "id", "key", "started" (UTC), "outcome"

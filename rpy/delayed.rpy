@@ -1,5 +1,5 @@
 """
-Wait, then answer: a response that is not ready when the request arrives.
+Wait, then answer.
 
     GET /delayed.rpy?delay=2
 

@@ -1,5 +1,5 @@
 """
-Send a response chunk by chunk, each at its own time, and only as fast as the client reads.
+Answer chunk by chunk, each at its own time.
 
     GET /streamed.rpy?count=5&interval=0.5
 

@@ -1,0 +1,172 @@
+"""The commands of `tarry`. Each is a thin layer of words over a module that does the work."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from tarry import __version__, collection
+
+FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
+ANY_PATH = click.Path(exists=True, path_type=Path)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="tarry")
+def main() -> None:
+    """Responses that take their time: Twisted .rpy scripts to read, to copy and to test against.
+
+    \b
+    Examples:
+      tarry serve                           the collection on http://127.0.0.1:8080/
+      tarry list                            what there is, with all parameters
+      tarry copy delayed streamed site/     two scripts into a site of your own
+      tarry check site/                     what is wrong with the scripts of a site
+      tarry fetch 'delayed.rpy?delay=2' 'delayed.rpy?delay=1'
+    """
+
+
+class ServeCommand(click.Command):
+    """Help of a command whose options are Twisted's: click's words, then Twisted's list."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        from tarry import tap
+
+        _, _, options = tap.Options().getUsage(width=80).partition("Options:\n")
+        formatter.write("\nOptions, which are those of `twistd web`, and a few:\n")
+        formatter.write(
+            "      --print-command       Print the twistd command that this is, and end.\n"
+        )
+        for line in options.partition("\n\n")[0].splitlines():
+            formatter.write(f"{line[:28]}{' '.join(line[28:].split())}\n")
+
+
+@main.command(cls=ServeCommand, context_settings={"ignore_unknown_options": True})
+@click.argument("arguments", metavar="[DIR]", nargs=-1, type=click.UNPROCESSED)
+def serve(arguments: tuple[str, ...]) -> None:
+    """Serve a folder of .rpy scripts and static files; without DIR, the bundled collection.
+
+    \b
+    Examples:
+      tarry serve
+      tarry serve --port 9000 site/
+      tarry serve --listen tcp:0:interface=127.0.0.1
+    """
+    from tarry import serving
+
+    given = list(arguments)
+    if "--print-command" in given:
+        given.remove("--print-command")
+        click.echo(serving.command(given))
+    else:
+        serving.serve(given)
+
+
+@main.command(name="list")
+@click.argument("folder", metavar="[DIR]", type=FOLDER, required=False)
+@click.option("--json", "as_json", is_flag=True, help="For programs: everything, as JSON.")
+def list_scripts(folder: Path | None, as_json: bool) -> None:
+    """List the scripts of DIR, or the bundled ones: what each does, and its parameters.
+
+    \b
+    Examples:
+      tarry list
+      tarry list site/ --json
+    """
+    from tarry.manual import manuals
+
+    found = manuals(folder or collection())
+    if as_json:
+        rows = [{**dataclasses.asdict(manual), "path": str(manual.path)} for manual in found]
+        click.echo(json.dumps(rows, indent=2))
+        return
+    if not found:
+        raise click.ClickException(f"there is no .rpy file in {folder}: try another folder")
+    console = Console(highlight=False)
+    for manual in found:
+        console.print(f"[bold]{manual.name}[/bold]  {manual.summary}", soft_wrap=False)
+        table = Table(box=None, padding=(0, 0, 0, 2), show_header=False)
+        for parameter in manual.parameters:
+            default = "" if parameter.default == "-" else f"default {parameter.default}"
+            row = [parameter.name, parameter.meaning, parameter.range, default]
+            table.add_row(f"[cyan]{row[0]}", *row[1:])
+        console.print(table)
+        console.print()
+
+
+@main.command()
+@click.argument("names", nargs=-1, required=True, metavar="NAME…")
+@click.argument("destination", type=click.Path(path_type=Path), metavar="DEST")
+@click.option("--force", is_flag=True, help="Overwrite what is there.")
+def copy(names: tuple[str, ...], destination: Path, force: bool) -> None:
+    """Copy bundled scripts into the folder DEST; each runs there on Twisted alone.
+
+    \b
+    Examples:
+      tarry copy delayed site/
+      tarry copy delayed streamed cancellable site/ --force
+    """
+    from tarry.copying import copy as copy_scripts
+
+    for target, written in copy_scripts(names, destination, force=force):
+        click.echo(f"{target}" if written else f"{target} (was there already, the same)")
+
+
+@main.command()
+@click.argument("paths", metavar="[DIR…]", nargs=-1, type=ANY_PATH)
+def check(paths: tuple[Path, ...]) -> None:
+    """Load every .rpy in DIR and say what is wrong with it, or would be once it is served.
+
+    \b
+    Without DIR, the bundled scripts. Exits 1 if anything is wrong.
+    Examples:
+      tarry check site/
+      tarry check site/report.rpy
+    """
+    from tarry.checks import check as check_scripts
+
+    looked_at, findings = check_scripts(paths or [collection()])
+    for finding in findings:
+        click.echo(str(finding))
+    scripts = "1 script" if len(looked_at) == 1 else f"{len(looked_at)} scripts"
+    wrong = "1 finding" if len(findings) == 1 else f"{len(findings) or 'no'} findings"
+    click.echo(f"{scripts} checked: {wrong}", err=True)
+    sys.exit(1 if findings else 0)
+
+
+@main.command()
+@click.argument("urls", nargs=-1, required=True, metavar="URL…")
+@click.option("-n", "--times", type=click.IntRange(1, 1000), default=1, show_default=True,
+              help="Ask for each this many times.")  # fmt: skip
+@click.option("--timeout", type=click.FloatRange(0, min_open=True), default=60.0, show_default=True,
+              help="Seconds to wait for an answer to begin.")  # fmt: skip
+def fetch(urls: tuple[str, ...], times: int, timeout: float) -> None:
+    """Ask for all URLs at once and show how long each took: that they do not wait for each other.
+
+    A URL without a host is one of http://127.0.0.1:8080/. Exits 1 if one got no answer.
+
+    \b
+    Examples:
+      tarry fetch 'delayed.rpy?delay=2' 'delayed.rpy?delay=1' 'streamed.rpy?interval=0.2'
+      tarry fetch -n 20 'delayed.rpy?delay=1'
+    """
+    from twisted.internet.defer import ensureDeferred
+    from twisted.internet.task import react
+
+    from tarry import fetching
+
+    async def run() -> None:
+        done = await fetching.fetch(urls, times, timeout)
+        Console(highlight=False).print(fetching.table(done))
+        if any(each.last is None for each in done):
+            if all(each.status == "no server" for each in done):
+                click.echo("Error: nothing listens there: start it with 'tarry serve'", err=True)
+            raise SystemExit(1)
+
+    react(lambda reactor: ensureDeferred(run()))

@@ -1,0 +1,98 @@
+"""`tarry serve`: start the service, say where it is and what is there, run until stopped."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.table import Table
+from twisted.application.app import startApplication
+from twisted.application.service import Application, MultiService
+from twisted.internet import reactor
+from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.error import CannotListenError
+from twisted.internet.interfaces import IListeningPort
+from twisted.logger import ILogObserver, LogEvent, globalLogBeginner, textFileLogObserver
+from twisted.python.usage import UsageError
+from zope.interface import provider
+
+from tarry import __version__, tap
+from tarry.manual import manuals
+
+
+def serve(arguments: list[str]) -> None:
+    """Serve as *arguments* say, until the process is told to stop."""
+    options = tap.Options()
+    try:
+        options.parseOptions(arguments)
+        service = tap.makeService(options)
+    except UsageError as wrong:
+        raise click.ClickException(f"{wrong} (all options: tarry serve --help)") from None
+    application = Application("tarry")
+    service.setServiceParent(application)
+    try:
+        startApplication(application, save=False)
+    except CannotListenError as taken:
+        reason = getattr(taken.socketError, "strerror", None) or taken.socketError
+        raise click.ClickException(
+            f"cannot listen on {taken.interface or '*'}:{taken.port} ({reason}): "
+            "give another with --port; 0 takes a free one"
+        ) from None
+    _announce(options, service)
+    _begin_logging()
+    reactor.run()
+
+
+def command(arguments: list[str]) -> str:
+    """The twistd command that serves the same; refused like `serve` would refuse it."""
+    options = tap.Options()
+    try:
+        options.parseOptions(arguments)
+    except UsageError as wrong:
+        raise click.ClickException(f"{wrong} (all options: tarry serve --help)") from None
+    return shlex.join(["twistd", "-n", "--pidfile=", "tarry", *arguments])
+
+
+def _announce(options: tap.Options, service: MultiService) -> None:
+    console = Console(highlight=False, soft_wrap=True)
+    where = ", ".join(_url(port) for port in tap.ports(service))
+    folder = options.folder()
+    console.print(f"tarry {__version__} on [bold]{where}[/bold]\n")
+    if folder is not None:
+        table = Table.grid(padding=(0, 2))
+        for manual in manuals(Path(folder)):
+            table.add_row(f"  /{manual.name}", manual.summary)
+        Console(highlight=False).print(table)
+        console.print(f"\nIn plain Twisted: {shlex.join(options.plain())}", markup=False)
+    console.print("Stop it with Ctrl-C.")
+    sys.stdout.flush()
+
+
+def _url(port: IListeningPort) -> str:
+    address = port.getHost()
+    if isinstance(address, IPv4Address | IPv6Address):
+        host = f"[{address.host}]" if ":" in address.host else address.host
+        return f"http://{host}:{address.port}/"
+    return str(address)
+
+
+def _begin_logging() -> None:
+    """Log to standard error from now on, but not how the pieces start and stop."""
+    write: ILogObserver = textFileLogObserver(sys.stderr)
+    stopping = False
+
+    def stop() -> None:
+        nonlocal stopping
+        stopping = True
+
+    @provider(ILogObserver)
+    def observe(event: LogEvent) -> None:
+        ours = stopping or event.get("log_namespace") == "twisted.internet.base"
+        if not ours or event.get("isError"):
+            write(event)
+
+    globalLogBeginner.beginLoggingTo([observe], discardBuffer=True, redirectStandardIO=False)
+    reactor.addSystemEventTrigger("before", "shutdown", stop)
