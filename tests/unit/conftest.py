@@ -1,0 +1,105 @@
+"""Virtual time: a script loaded as Twisted loads it, driven by a Clock, asked in memory by treq."""
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from treq.testing import StubTreq
+from twisted.internet.task import Clock
+from twisted.web.resource import Resource
+from twisted.web.script import ResourceScript
+from twisted.web.static import Registry
+
+RPY = Path(__file__).parents[2] / "rpy"
+
+
+class Asked:
+    """A request under way, and what has come of it so far."""
+
+    def __init__(self, script, method, query):
+        self.script, self.response, self.failure, self.body, self.done = (
+            script,
+            None,
+            None,
+            b"",
+            False,
+        )
+        url = f"http://127.0.0.1/script.rpy{query}"
+        self.deferred = script.treq.request(method, url, unbuffered=True)
+        self.deferred.addCallbacks(self._headers, self._failed)
+        script.treq.flush()
+
+    def _headers(self, response):
+        self.response = response
+        ended = self.script.treq.collect(response, self._received)
+        ended.addCallbacks(self._ended, self._failed)
+
+    def _received(self, data):
+        self.body += data
+
+    def _ended(self, _):
+        self.done = True
+
+    def _failed(self, failure):
+        self.failure = failure
+
+    @property
+    def code(self):
+        return self.response.code
+
+    def header(self, name):
+        return self.response.headers.getRawHeaders(name, [None])[0]
+
+    def json(self):
+        return json.loads(self.body)
+
+    def lines(self):
+        return [json.loads(line) for line in self.body.splitlines()]
+
+    def leave(self):
+        """Close the client's end of every connection, as a client that went away does."""
+        for pump in list(self.script.treq._agent._pumps):
+            pump.clientIO.abortConnection()
+        self.script.treq.flush()
+
+
+class Script:
+    """One `.rpy` in virtual time."""
+
+    def __init__(self, path):
+        self.clock, self.events = Clock(), []
+        self.resource = ResourceScript(str(path), Registry())
+        self.resource.clock, self.resource.now = self.clock, self.clock.seconds
+        self.globals = vars(SimpleNamespace(**type(self.resource).render_GET.__globals__))
+        root = Resource()
+        root.putChild(b"script.rpy", self.resource)
+        self.treq = StubTreq(root)
+
+    def get(self, query="", method="GET"):
+        return Asked(self, method, query)
+
+    def advance(self, *seconds):
+        for each in seconds:
+            self.clock.advance(each)
+            self.treq.flush()
+
+    def idle(self):
+        return not self.clock.getDelayedCalls()
+
+
+@pytest.fixture
+def script(request):
+    """The script that the test's module is about: its constant SCRIPT."""
+    return Script(RPY / request.module.SCRIPT)
+
+
+@pytest.fixture
+def logged():
+    """Call it for all that has been logged, exceptions too, as text."""
+    from twisted.logger import eventAsText, globalLogPublisher
+
+    events = []
+    globalLogPublisher.addObserver(events.append)
+    yield lambda: "\n".join(map(eventAsText, events))
+    globalLogPublisher.removeObserver(events.append)

@@ -1,0 +1,151 @@
+"""What every script of the collection promises, whatever it does."""
+
+import ast
+import json
+import re
+import urllib.parse
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tarry.manual import read
+
+from .conftest import RPY, Script
+
+SCRIPTS = sorted(path.name for path in RPY.glob("*.rpy"))
+
+
+def bad_values(parameter):
+    """Values that a parameter of this range must refuse."""
+    numbers = re.fullmatch(r"(\d+) to (\d+)", parameter.range)
+    if numbers:
+        low, high = map(int, numbers.groups())
+        yield from [
+            "x",
+            "",
+            "nan",
+            "inf",
+            "-inf",
+            "-1",
+            "1e2",
+            "0x1",
+            "1_0",
+            " 1",
+            "\u0661",
+            str(high + 1),
+        ]
+        yield from ["1" * 400, "9" * 5000, "1\r\nX: y", "%00"]
+        if low:
+            yield str(low - 1)
+        if "." not in parameter.default and parameter.name == "count":
+            yield "1.5"
+    elif ", " in parameter.range:
+        yield from ["", "x", parameter.range, "<script>"]
+
+
+def every_bad_query():
+    for name in SCRIPTS:
+        manual = read(RPY / name, name)
+        assert manual.parameters, name
+        for parameter in manual.parameters:
+            for value in bad_values(parameter):
+                yield name, f"?{parameter.name}={urllib.parse.quote(value)}", parameter.name
+            good = parameter.default if parameter.default != "-" else "a"
+            yield name, f"?{parameter.name}={good}&{parameter.name}={good}", parameter.name
+        yield name, "?unheard=1", "unheard"
+        yield name, "?<b>=1", "<b>"
+        yield name, "?unheard", "unheard"
+
+
+@pytest.mark.parametrize(("name", "query", "word"), list(every_bad_query()))
+def test_bad_input_gets_one_plain_line(name, query, word):
+    script = Script(RPY / name)
+    asked = script.get(query)
+    assert (asked.code, asked.done) == (400, True)
+    assert asked.header("Content-Type") == "text/plain; charset=utf-8"
+    assert asked.header("X-Content-Type-Options") == "nosniff"
+    line = asked.body.decode()
+    assert line.endswith("\n")
+    assert len(line.splitlines()) == 1
+    assert line.isprintable() or line[:-1].isprintable()
+    assert len(line) < 200
+    assert word in line
+    assert "give" in line
+    assert script.idle()
+
+
+ANYTHING = st.text(st.characters(codec="utf-8"), max_size=60).map(urllib.parse.quote_plus)
+NEARLY = st.text("delaycountinrvshow=&;%+.0123456789-e", max_size=40)
+
+
+@given(name=st.sampled_from(SCRIPTS), query=ANYTHING | NEARLY)
+@settings(max_examples=200, deadline=None)
+def test_any_query_is_answered_or_refused(name, query):
+    script = Script(RPY / name)
+    asked = script.get(f"?{query}")
+    script.advance(0)
+    if asked.response is None:
+        assert not script.idle()  # accepted: it waits for its time
+    else:
+        assert asked.code in (200, 400)
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_the_defaults_of_the_manual_are_the_script_s(name):
+    """Asked with its defaults spelled out, a script does what it does without a query."""
+    manual = read(RPY / name, name)
+    spelled = "&".join(f"{p.name}={p.default}" for p in manual.parameters if p.default != "-")
+    calls = []
+    for query in ("", f"?{spelled}"):
+        script = Script(RPY / name)
+        script.get(query)
+        calls.append([round(call.getTime(), 6) for call in script.clock.getDelayedCalls()])
+    assert calls[0] == calls[1] != []
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_the_limits_of_the_manual_are_allowed(name):
+    manual = read(RPY / name, name)
+    for parameter in manual.parameters:
+        for limit in re.findall(r"\d+", parameter.range):
+            script = Script(RPY / name)
+            asked = script.get(f"?{parameter.name}={limit}")
+            assert asked.response is None, (parameter.name, limit, asked.body)
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+@pytest.mark.parametrize(("method", "code"), [("POST", 405), ("PUT", 501), ("BREW", 501)])
+def test_other_methods(name, method, code):
+    asked = Script(RPY / name).get(method=method)
+    assert asked.code == code
+    if code == 405:
+        assert set(asked.header("Allow").split(", ")) == {"GET", "HEAD"}
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_a_file_stands_alone(name):
+    """Nothing but the standard library and what Twisted brings; the last line is the resource."""
+    import sys
+
+    tree = ast.parse((RPY / name).read_text())
+    for node in ast.walk(tree):
+        modules = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+        if isinstance(node, ast.ImportFrom):
+            modules = [node.module]
+        for module in modules:
+            top = module.split(".")[0]
+            assert top in sys.stdlib_module_names | {"twisted", "zope"}, module
+    assert ast.unparse(tree.body[-1]).startswith("resource = ")
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_the_manual_has_the_fixed_shape(name):
+    manual = read(RPY / name, name)
+    assert 0 < len(manual.summary) <= 58  # beside the name it fits a line of 80
+    assert manual.summary.endswith(".")
+    assert all(f"/{name}" in request for request in manual.requests)
+    assert {"Answer", "Errors", "Client leaves"} <= set(manual.sections)
+    assert manual.commands[0] == "twistd -n web --path ."
+    assert any(command.startswith("curl ") for command in manual.commands)
+    assert "key" in [parameter.name for parameter in manual.parameters]
+    assert json.dumps(manual.sections)
