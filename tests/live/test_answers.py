@@ -1,0 +1,45 @@
+"""What clients get for bad input and for other methods, from servers that go on serving."""
+
+import pytest
+import pytest_twisted
+from twisted.internet.defer import ensureDeferred, gatherResults
+
+from tests.live.conftest import RPY, ask
+from tests.unit.test_promises import every_bad_query
+
+SCRIPTS = sorted(path.name for path in RPY.glob("*.rpy"))
+
+
+@pytest_twisted.ensureDeferred
+async def test_all_bad_input_is_refused_and_the_server_goes_on(server):
+    cases = list(every_bad_query())
+    asked = [ensureDeferred(ask(server.url(f"{name}{query}"))) for name, query, _ in cases]
+    answers = await gatherResults(asked)
+    for (name, query, word), answer in zip(cases, answers, strict=True):
+        assert answer.code == 400, (name, query)
+        assert answer.header("Content-Type") == "text/plain; charset=utf-8"
+        line = answer.body.decode()
+        assert line.count("\n") == 1
+        assert word in line
+        assert "give" in line
+    assert (await ask(server.url("delayed.rpy?delay=0"))).code == 200
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+@pytest_twisted.ensureDeferred
+async def test_head_has_the_headers_and_no_body(server, name):
+    query = {"cancellable.rpy": "duration=0.2", "delayed.rpy": "delay=0.2"}.get(name, "delay=0.2")
+    answer = await ask(server.url(f"{name}?{query}"), method="HEAD")
+    assert (answer.code, answer.body) == (200, b"")
+    assert answer.measured >= 0.2
+    assert answer.header("Cache-Control") == "no-store"
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+@pytest.mark.parametrize(("method", "code"), [("POST", 405), ("DELETE", 501), ("BREW", 501)])
+@pytest_twisted.ensureDeferred
+async def test_other_methods_are_refused(server, name, method, code):
+    answer = await ask(server.url(name), method=method)
+    assert answer.code == code
+    if code == 405:
+        assert set(answer.header("Allow").split(", ")) == {"GET", "HEAD"}
