@@ -153,7 +153,7 @@ def fetch(urls: tuple[str, ...], times: int, timeout: float) -> None:
 
     \b
     Examples:
-      tarry fetch 'delayed.rpy?delay=2' 'delayed.rpy?delay=1' 'streamed.rpy?interval=0.2'
+      tarry fetch 'delayed.rpy?delay=2' 'delayed.rpy?delay=1'
       tarry fetch -n 20 'delayed.rpy?delay=1'
     """
     from twisted.internet.defer import ensureDeferred

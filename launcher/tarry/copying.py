@@ -26,7 +26,7 @@ def copy(names: Sequence[str], destination: Path, *, force: bool) -> list[tuple[
     for name in names:
         stem = Path(name).name.removesuffix(".rpy")
         if stem not in known:
-            near = difflib.get_close_matches(stem, known, n=1, cutoff=0)
+            near = difflib.get_close_matches(stem.lower(), known, n=1, cutoff=0)
             raise click.ClickException(
                 f"there is no script {name!r}: did you mean {near[0]}? (all: tarry list)"
             )

@@ -55,9 +55,10 @@ async def fetch(urls: Sequence[str], times: int, timeout: float) -> list[Fetch]:
     """Ask for each of *urls* *times* times, all at once; in the order in which they ended."""
     done: list[Fetch] = []
     fetches = [Fetch(urljoin(BASE, url)) for url in urls for _ in range(times)]
+    console = Console(stderr=True)
     progress = Progress(
         SpinnerColumn(), BarColumn(), TextColumn("{task.completed} of {task.total} answered"),
-        transient=True, console=Console(stderr=True),
+        transient=True, console=console, disable=not console.is_terminal,
     )  # fmt: skip
     with progress:
         task = progress.add_task("", total=len(fetches))

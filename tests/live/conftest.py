@@ -46,6 +46,7 @@ class Server:
             started = re.search(r"Site starting on (\d+)|http://[^ ]*:(\d+)/", line)
             if started and self.port is None:
                 self.port = int(started[1] or started[2])
+            if "Site starting on" in line or "Stop it with" in line:
                 self._said.set()
         self._said.set()
 
@@ -98,9 +99,9 @@ async def ask(url, method="GET", received=None, **options):
     return Answer(response, b"".join(pieces), time.monotonic() - began)
 
 
-async def until(fact):
+async def until(fact, patience=HANG):
     """Ask for *fact*, a function or coroutine function, until it is true; returns it."""
-    give_up = time.monotonic() + HANG
+    give_up = time.monotonic() + patience
     while time.monotonic() < give_up:
         told = fact()
         told = await told if hasattr(told, "__await__") or isinstance(told, Deferred) else told
