@@ -72,7 +72,7 @@ def serve(arguments: tuple[str, ...]) -> None:
 @click.argument("folder", metavar="[DIR]", type=FOLDER, required=False)
 @click.option("--json", "as_json", is_flag=True, help="For programs: everything, as JSON.")
 def list_scripts(folder: Path | None, as_json: bool) -> None:
-    """List the scripts of DIR, or the bundled ones: what each does, and its parameters.
+    """List the scripts of DIR, or the bundled: what each does and takes.
 
     \b
     Examples:
