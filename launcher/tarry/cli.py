@@ -24,10 +24,10 @@ def main() -> None:
 
     \b
     Examples:
-      tarry serve                           the collection on http://127.0.0.1:8080/
-      tarry list                            what there is, with all parameters
-      tarry copy delayed streamed site/     two scripts into a site of your own
-      tarry check site/                     what is wrong with the scripts of a site
+      tarry serve                        the collection on 127.0.0.1:8080
+      tarry list                         what there is, with all parameters
+      tarry copy delayed streamed site/  two scripts into a site of yours
+      tarry check site/                  what is wrong with its scripts
       tarry fetch 'delayed.rpy?delay=2' 'delayed.rpy?delay=1'
     """
 
