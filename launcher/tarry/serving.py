@@ -10,7 +10,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 from twisted.application.app import startApplication
-from twisted.application.service import Application, MultiService
+from twisted.application.service import Application
 from twisted.internet import reactor
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.error import CannotListenError
@@ -21,6 +21,7 @@ from zope.interface import provider
 
 from tarry import __version__, tap
 from tarry.manual import manuals
+from tarry.stopping import handle_signals
 
 
 def serve(arguments: list[str]) -> None:
@@ -41,8 +42,11 @@ def serve(arguments: list[str]) -> None:
             f"cannot listen on {taken.interface or '*'}:{taken.port} ({reason}): "
             "give another with --port; 0 takes a free one"
         ) from None
+    except OSError as wrong:
+        raise click.ClickException(f"cannot write {wrong.filename}: {wrong.strerror}") from None
     _announce(options, service)
     _begin_logging()
+    reactor.callWhenRunning(handle_signals, reactor, service.open_access_log)
     reactor.run()
 
 
@@ -56,9 +60,9 @@ def command(arguments: list[str]) -> str:
     return shlex.join(["twistd", "-n", "--pidfile=", "tarry", *arguments])
 
 
-def _announce(options: tap.Options, service: MultiService) -> None:
+def _announce(options: tap.Options, service: tap.Web) -> None:
     console = Console(highlight=False, soft_wrap=True)
-    where = ", ".join(_url(port) for port in tap.ports(service))
+    where = ", ".join(_url(port) for port in service.ports())
     folder = options.folder()
     console.print(f"tarry {__version__} on [bold]{where}[/bold]\n")
     if folder is not None:

@@ -1,36 +1,107 @@
-"""The service of `tarry serve` and `twistd tarry`: what `twistd web` builds, with a safer start.
+"""The service of `tarry serve` and `twistd tarry`: that of `twistd web`, made good.
 
-All options of `twistd web` are options here. What differs: the folder is a plain argument, the
-bundled collection by default; the port is bound on the loopback interface only; and what is wrong
+All options of `twistd web` are options here, and its service is what `twisted.web.tap` makes of them.
+What differs: the folder is a plain argument, the bundled collection by default; the port is bound on
+the loopback interface only; the site keeps a ledger, has limits and ends with grace; and what is wrong
 with an option is said in one line before anything starts.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from typing import cast
+import resource
+import sys
+from collections.abc import Callable
+from typing import Any, cast
 
-from twisted.application.service import IService, MultiService
+from twisted.application.service import MultiService
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import quoteStringArgument, serverFromString
 from twisted.internet.interfaces import IListeningPort, IProtocolFactory, IStreamServerEndpoint
 from twisted.python.usage import UsageError
-from twisted.web import static, tap
+from twisted.web import script, server, static, tap
 from zope.interface import implementer
 
-from tarry import collection
+from tarry import collection, ledger
+from tarry.accesslog import AccessLog
+from tarry.collector import Quiet
+from tarry.folder import Folder
+from tarry.stopping import Grace
+from tarry.transport import tune
+from tarry.web import Limits, Site
 
 PORT = 8080
 INTERFACE = "127.0.0.1"
+RESERVE = 100  # descriptors that are kept for files, when connections take all others
+
+
+def whole(name: str, low: int, high: int) -> Callable[[str], int]:
+    """Reads option *name*, a whole number from *low* to *high*."""
+
+    def read(text: str) -> int:
+        if text.isascii() and text.isdigit() and low <= int(text[:20]) <= high:
+            return int(text)
+        raise UsageError(
+            f"--{name} {text!r} is not allowed: give a whole number from {low} to {high}"
+        )
+
+    return read
+
+
+def seconds(name: str, low: float, high: float) -> Callable[[str], float]:
+    """Reads option *name*, a number of seconds from *low* to *high*."""
+
+    def read(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = -1.0
+        if low <= value <= high:
+            return value
+        raise UsageError(
+            f"--{name} {text!r} is not allowed: give seconds, from {low:g} to {high:g}"
+        )
+
+    return read
+
+
+LIMITS = Limits()
 
 
 class Options(tap.Options):
-    """The options of `twistd web`, and: [DIR], --port, --interface."""
+    """The options of `twistd web`, and those of its better self."""
 
     synopsis = "[options] [DIR]"
     longdesc = "Serve a folder of .rpy scripts; without DIR, the bundled collection."
+    optParameters: list[object] = [  # noqa: RUF012  # usage.Options reads it of the class
+        ["access-log", None, None, "File for the access log, in combined format."],
+        ["ledger", None, ledger.MOST, "Ended requests that the ledger keeps, 0 to 1000000.",
+         whole("ledger", 0, 1_000_000)],
+        ["grace", None, 10.0, "Seconds that requests in flight have when it stops, 0 to 3600.",
+         seconds("grace", 0, 3600)],
+        ["head-seconds", None, LIMITS.head_seconds,
+         "Seconds for the head of a request, 0.1 to 3600; then 408.", seconds("head-seconds", 0.1, 3600)],
+        ["idle-seconds", None, LIMITS.idle_seconds,
+         "Seconds that a connection may idle, or a body pause, 0.1 to 86400.",
+         seconds("idle-seconds", 0.1, 86_400)],
+        ["head-bytes", None, LIMITS.head_bytes,
+         "Bytes of request line and headers, 100 to 1000000; more: 431.",
+         whole("head-bytes", 100, 1_000_000)],
+        ["body-bytes", None, LIMITS.body_bytes,
+         "Bytes of a request's body, 0 to 10000000000; more: 413.",
+         whole("body-bytes", 0, 10_000_000_000)],
+        ["pending", None, LIMITS.pending,
+         "Requests that are not answered yet, 1 to 1000000; more: 503.", whole("pending", 1, 1_000_000)],
+        ["connections", None, None,
+         f"Open connections, 1 to 1000000; more: 503. [default: the limit of descriptors, less {RESERVE}]",
+         whole("connections", 1, 1_000_000)],
+        ["collector", None, "quiet", "Garbage collection: quiet (in pauses) or plain (as Python has it)."],
+    ]  # fmt: skip
+    optFlags: list[list[Any]] = [  # noqa: RUF012
+        ["listing", None, "Show what is in a folder that has no index."],
+        ["quiet", "q", "No access log on the terminal."],
+    ]
 
     def __init__(self) -> None:
         super().__init__()
@@ -38,11 +109,14 @@ class Options(tap.Options):
         self.opt_path(str(collection()))
         self._default = self["root"]
 
+    def opt_path(self, path: str) -> None:
+        """A folder or file to serve, like DIR."""
+        self["root"] = Folder(os.path.abspath(path))
+        self["root"].processors = {".rpy": script.ResourceScript}
+
     def opt_port(self, port: str) -> None:
         """Port to listen on, 0 to 65535; 0 takes a free one. [default: 8080]"""
-        if not (port.isascii() and port.isdigit() and int(port) <= 65535):
-            raise UsageError(f"--port {port!r} is not allowed: give a whole number from 0 to 65535")
-        self["port"] = int(port)
+        self["port"] = whole("port", 0, 65535)(port)
 
     opt_p = opt_port
 
@@ -73,7 +147,10 @@ class Options(tap.Options):
             raise UsageError(f"{folder!r} is not a folder: give the one that it is in")
         if not os.access(folder, os.R_OK | os.X_OK):
             raise UsageError(f"the folder {folder!r} may not be read: change its mode, or the user")
-        self["root"] = self["root"].createSimilarFile(os.path.abspath(folder))
+        given = self["root"]
+        self.opt_path(folder)
+        for name in ("processors", "ignoredExts", "defaultType"):  # from options before DIR
+            setattr(self["root"], name, getattr(given, name))
 
     def postOptions(self) -> None:
         """Turn --port and --interface into the endpoint that `twistd web` understands."""
@@ -83,7 +160,21 @@ class Options(tap.Options):
         if not self["ports"] and not self["personal"]:
             where = quoteStringArgument(self["interface"] or INTERFACE)
             self["ports"] = [f"tcp:{PORT if port is None else port}:interface={where}"]
+        if self["collector"] not in ("quiet", "plain"):
+            raise UsageError(
+                f"--collector {self['collector']!r} is not allowed: give quiet or plain"
+            )
+        if isinstance(self["root"], Folder):
+            self["root"].listing = bool(self["listing"])
+        self["access-log"] = self["access-log"] or self["logfile"]
+        self["logfile"] = None
         super().postOptions()
+
+    def limits(self) -> Limits:
+        """What the options allow, within what the process may have."""
+        names = ("head-seconds", "idle-seconds", "head-bytes", "body-bytes", "pending")
+        given: dict[str, Any] = {name.replace("-", "_"): self[name] for name in names}
+        return Limits(connections=self["connections"] or descriptors() - RESERVE, **given)
 
     def folder(self) -> str | None:
         """The folder that is served, or None where something else is."""
@@ -97,9 +188,18 @@ class Options(tap.Options):
         return ["twistd", "-n", "web", *(f"--listen={p}" for p in self["ports"]), f"--path={path}"]
 
 
+def descriptors() -> int:
+    """Raise this process's limit of open descriptors to its hard limit; returns what it is then."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = 1_048_576 if hard == resource.RLIM_INFINITY else hard
+    if soft != most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+    return most
+
+
 @implementer(IStreamServerEndpoint)
 class Listening:
-    """An endpoint that remembers the port it got, so that port 0 can be told."""
+    """An endpoint whose port is tuned, and remembered so that port 0 can be told."""
 
     def __init__(self, endpoint: IStreamServerEndpoint) -> None:
         self.endpoint = endpoint
@@ -107,24 +207,76 @@ class Listening:
 
     def listen(self, factory: IProtocolFactory) -> Deferred[IListeningPort]:
         def keep(port: IListeningPort) -> IListeningPort:
-            self.port = port
+            self.port = tune(port, reactor)
             return port
 
         return self.endpoint.listen(factory).addCallback(keep)
 
 
-def makeService(options: Options) -> MultiService:
-    """What `twistd web` makes of the same options."""
-    service = cast(MultiService, tap.makeService(options))
-    for child in _endpoint_services(service):
-        child.endpoint = Listening(child.endpoint)  # type: ignore[attr-defined]
-    return service
+class Web(MultiService):
+    """What `twistd web` makes of the same options, with tarry's site on each endpoint."""
+
+    def __init__(self, options: Options) -> None:
+        super().__init__()
+        self.options = options
+        self.ledger = ledger.Ledger(options["ledger"])
+        self.listening: list[Listening] = []
+        self.sites: list[Site] = []
+        self._file = options["access-log"]
+        made = cast(MultiService, tap.makeService(options))
+        for child in list(made):
+            if hasattr(child, "endpoint") and isinstance(child.factory, server.Site):
+                child.endpoint = Listening(child.endpoint)
+                self.listening.append(child.endpoint)
+                child.factory = self._site(child.factory)
+        made.setServiceParent(self)
+        for site in self.sites:
+            grace = Grace(site, options["grace"], sys.stderr.isatty(), reactor)
+            grace.setServiceParent(self)
+
+    def _site(self, plain: server.Site) -> Site:
+        site = Site(plain.resource, self.options.limits(), self.ledger)
+        site.displayTracebacks = plain.displayTracebacks
+        self.sites.append(site)
+        return site
+
+    def privilegedStartService(self) -> None:
+        self.open_access_log()
+        super().privilegedStartService()
+
+    def startService(self) -> None:
+        super().startService()
+        if self.options["collector"] == "quiet":
+            Quiet(self.ledger, reactor).start()
+
+    def stopService(self) -> Any:
+        def written(result: Any) -> Any:
+            for site in self.sites:
+                if site.access_log is not None:
+                    site.access_log.flush()
+            return result
+
+        return super().stopService().addBoth(written)
+
+    def open_access_log(self) -> None:
+        """Begin the access log; or begin it anew, where its file has been moved away."""
+        log = None
+        if self._file:
+            log = AccessLog(open(self._file, "a", encoding="ascii"))  # noqa: SIM115  # kept open
+        elif not self.options["quiet"]:
+            log = AccessLog(sys.stdout, watched=sys.stdout.isatty())
+        for site in self.sites:
+            old, site.access_log = site.access_log, log
+            if old is not None and self._file:
+                old.close()
+            elif old is not None:
+                old.flush()
+
+    def ports(self) -> list[IListeningPort]:
+        """The ports that are listened on, once the service has started."""
+        return [each.port for each in self.listening if each.port is not None]
 
 
-def ports(service: MultiService) -> list[IListeningPort]:
-    """The ports that *service*, made here and started, listens on."""
-    return [child.endpoint.port for child in _endpoint_services(service)]  # type: ignore[attr-defined]
-
-
-def _endpoint_services(service: MultiService) -> Iterator[IService]:
-    return (child for child in service if hasattr(child, "endpoint"))
+def makeService(options: Options) -> Web:
+    """The service of `twistd tarry`."""
+    return Web(options)

@@ -1,0 +1,67 @@
+"""The access log, in the combined format, written from the ledger's entries as responses end.
+
+A response of which nothing was sent because the client left has the status 499, as in nginx's logs.
+On a terminal each line ends with what the format has no place for: the seconds that the request took,
+and its outcome.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import IO, Any
+
+from tarry.ledger import FINISHED, LEFT, Entry
+
+GREEN, YELLOW, RED, DIM, PLAIN = "\x1b[32m", "\x1b[33m", "\x1b[31m", "\x1b[2m", "\x1b[0m"
+
+
+class AccessLog:
+    """Lines for *file*. For a person (*watched*) they are written at once, else by `flush`."""
+
+    def __init__(self, file: IO[str], watched: bool = False) -> None:
+        self.file, self.watched = file, watched
+        self._lines: list[str] = []
+        self._second, self._date = 0, ""
+
+    def write(self, request: Any, entry: Entry) -> None:
+        """Note that the response to *request* has ended as *entry* says."""
+        second = int(entry.arrived)
+        if second != self._second:
+            self._second = second
+            self._date = time.strftime("%d/%b/%Y:%H:%M:%S %z", time.localtime(second))
+        headers = request.requestHeaders
+        referer = headers.getRawHeaders(b"Referer", (b"-",))[0]
+        agent = headers.getRawHeaders(b"User-Agent", (b"-",))[0]
+        status = entry.status or (499 if entry.outcome == LEFT else 500)
+        asked = f"{quoted(request.method)} {quoted(request.uri)} {quoted(request.clientproto)}"
+        line = (
+            f'{entry.peer.rpartition(":")[0] or "-"} - - [{self._date}] "{asked}" {status} '
+            f'{entry.bytes or "-"} "{quoted(referer)}" "{quoted(agent)}"'
+        )
+        if self.watched:
+            colour = RED if status >= 499 else YELLOW if status >= 400 else GREEN
+            if entry.outcome != FINISHED:
+                colour = RED
+            took = f"{entry.ended - entry.began:.3f} s {entry.outcome}"
+            line = f"{colour}{line}{PLAIN} {DIM}{took}{PLAIN}"
+        self._lines.append(line)
+        if self.watched or len(self._lines) >= 1000:
+            self.flush()
+
+    def flush(self) -> None:
+        if self._lines:
+            lines, self._lines = self._lines, []
+            self.file.write("\n".join(lines) + "\n")
+            self.file.flush()
+
+    def close(self) -> None:
+        self.flush()
+        self.file.close()
+
+
+def quoted(value: bytes) -> str:
+    """*value* as it may stand between quotes in a line of a log."""
+    text = value.decode("latin-1")
+    if text.isascii() and text.isprintable() and '"' not in text and "\\" not in text:
+        return text
+    return ascii(text)[1:-1].replace('"', '\\"')

@@ -1,0 +1,222 @@
+"""The ledger: what became of every request, whatever script served it.
+
+An entry is opened when a request has been read and closed when its response has ended, one way or
+another. Kept are all that are pending and the last that have ended, bounded in number and in bytes.
+Never kept: bodies, cookies, the `Authorization` header, a password in the address, and the values of
+query parameters whose names say that they are credentials.
+
+Times: `arrived` is the wall clock (seconds since 1970); all others are milliseconds after that, on a
+monotonic clock. They say when the server handed bytes to the connection or heard from it, which is
+when the kernel took or gave them, not when the client saw them.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from array import array
+from collections import Counter, deque
+from collections.abc import Callable, Iterator
+from typing import Any
+
+PENDING = "pending"  # not ended yet
+FINISHED = "finished"  # the whole response was written
+LEFT = "left"  # the client has gone before that
+ABORTED = "aborted"  # the script broke the connection off
+FAILED = "failed"  # an exception came out of the script
+OUTCOMES = (PENDING, FINISHED, LEFT, ABORTED, FAILED)
+
+WRITES = 1000  # writes of a response that are kept; further ones are counted
+MOST = 10_000  # ended entries that are kept by default
+MOST_BYTES = 64 * 2**20  # of memory, by estimate, that ended entries may take
+ENTRY_BYTES = 700  # of memory that an entry takes beside its texts and writes, measured
+
+_CREDENTIAL = re.compile(
+    rb"((?:^|[&;])[^=&;]*(?:passw|secret|token|api_?key|auth|signature|credential)[^=&;]*=)[^&;]*",
+    re.IGNORECASE,
+)
+
+
+class Entry:
+    """What is known of one request. Ended ones do not change any more."""
+
+    __slots__ = (
+        "agent",
+        "arrived",
+        "began",
+        "bytes",
+        "detail",
+        "ended",
+        "first",
+        "id",
+        "key",
+        "last",
+        "method",
+        "outcome",
+        "path",
+        "peer",
+        "protocol",
+        "query",
+        "referer",
+        "stalled",
+        "status",
+        "uncounted",
+        "writes",
+    )  # fmt: skip
+
+    def __init__(self, began: float, arrived: float) -> None:
+        self.id = 0
+        self.began, self.arrived = began, arrived  # monotonic, wall clock
+        self.key = self.query = self.peer = self.detail = ""
+        self.method = self.path = self.protocol = b""
+        self.status = self.bytes = self.uncounted = 0
+        self.first = self.last = self.ended = 0.0  # monotonic; 0: not yet
+        self.writes: array[float] | None = None  # time, size, time, size …
+        self.outcome = PENDING
+        self.stalled = False  # the client does not read what there is to read
+
+    def wrote(self, size: int, now: float) -> None:
+        """Note that *size* bytes of the body were written *now* (monotonic)."""
+        if not self.first:
+            self.first = now
+        self.last = now
+        self.bytes += size
+        if self.writes is None:
+            self.writes = array("d", (now, size))
+        elif len(self.writes) < 2 * WRITES:
+            self.writes.extend((now, size))
+        else:
+            self.uncounted += 1
+
+    def size(self) -> int:
+        """An estimate of the memory that this takes, in bytes."""
+        texts = len(self.path) + len(self.query) + len(self.key) + len(self.detail)
+        return ENTRY_BYTES + texts + 8 * len(self.writes or ())
+
+    def as_dict(self) -> dict[str, Any]:
+        """What the ledger shows of it, ready for JSON."""
+
+        def after(moment: float) -> float | None:
+            return round((moment - self.began) * 1000, 3) if moment else None
+
+        pairs = self.writes or array("d")
+        return {
+            "id": self.id,
+            "key": self.key,
+            "method": self.method.decode("ascii", "replace"),
+            "path": self.path.decode("ascii", "replace"),
+            "query": self.query,
+            "protocol": self.protocol.decode("ascii", "replace"),
+            "peer": self.peer,
+            "arrived": round(self.arrived, 6),
+            "first_byte": after(self.first),
+            "last_byte": after(self.last),
+            "end": after(self.ended),
+            "status": self.status or None,
+            "bytes": self.bytes,
+            "writes": [
+                [after(moment), int(size)]
+                for moment, size in zip(pairs[::2], pairs[1::2], strict=True)
+            ],
+            "writes_not_kept": self.uncounted,
+            "outcome": self.outcome,
+            "detail": self.detail,
+            "not_reading": self.stalled,
+        }
+
+
+class Ledger:
+    """All entries, and those who want to know of changes.
+
+    *most* (0 or more; 0 keeps none) and *most_bytes* bound the ended entries that are kept; what is
+    pending is bounded by the server's own limits.
+    """
+
+    def __init__(self, most: int = MOST, most_bytes: int = MOST_BYTES) -> None:
+        self.most, self.most_bytes = most, most_bytes
+        self.pending: dict[int, Entry] = {}
+        self.ended: deque[Entry] = deque()
+        self.outcomes: Counter[str] = Counter()
+        self.requests = self.peak = self.size = 0
+        self.started = time.time()
+        self._watchers: list[Callable[[Entry], None]] = []
+
+    def open(self, entry: Entry) -> None:
+        """Take up a request that has just been read."""
+        self.requests += 1
+        entry.id = self.requests
+        self.pending[entry.id] = entry
+        if len(self.pending) > self.peak:
+            self.peak = len(self.pending)
+        if self._watchers:
+            self._tell(entry)
+
+    def close(self, entry: Entry, outcome: str, detail: str, now: float) -> None:
+        """Note how it ended; a second call for the same entry is ignored."""
+        if self.pending.pop(entry.id, None) is None:
+            return
+        entry.outcome, entry.ended, entry.stalled = outcome, now, False
+        if detail:
+            entry.detail = detail
+        self.outcomes[outcome] += 1
+        if self.most:
+            self.ended.append(entry)
+            self.size += entry.size()
+            while len(self.ended) > self.most or self.size > self.most_bytes:
+                self.size -= self.ended.popleft().size()
+        if self._watchers:
+            self._tell(entry)
+
+    def entries(
+        self, key: str = "", path: str = "", outcome: str = "", since: int = 0
+    ) -> Iterator[dict[str, Any]]:
+        """Entries in the order of arrival that have all that is given; *since*: a later id."""
+        for entry in sorted([*self.ended, *self.pending.values()], key=lambda entry: entry.id):
+            if self.matches(entry, key, path, outcome) and entry.id > since:
+                yield entry.as_dict()
+
+    @staticmethod
+    def matches(entry: Entry, key: str = "", path: str = "", outcome: str = "") -> bool:
+        """Whether *entry* has what is given; "" leaves it open."""
+        return (
+            (not key or entry.key == key)
+            and (not path or entry.path == path.encode())
+            and (not outcome or entry.outcome == outcome)
+        )
+
+    def forget(self, key: str = "", path: str = "", outcome: str = "") -> int:
+        """Drop the ended entries that have all that is given; returns how many."""
+        kept = [e for e in self.ended if not self.matches(e, key, path, outcome)]
+        gone = len(self.ended) - len(kept)
+        self.ended = deque(kept)
+        self.size = sum(entry.size() for entry in kept)
+        return gone
+
+    def watch(self, watcher: Callable[[Entry], None]) -> Callable[[], None]:
+        """Call *watcher* with each entry that is opened or closed, until the result is called."""
+        self._watchers.append(watcher)
+        return lambda: self._watchers.remove(watcher)
+
+    def _tell(self, entry: Entry) -> None:
+        for watcher in list(self._watchers):
+            watcher(entry)
+
+    def summary(self) -> dict[str, Any]:
+        """Counts since the start, ready for JSON."""
+        return {
+            "started": round(self.started, 3),
+            "requests": self.requests,
+            "pending": len(self.pending),
+            "peak_pending": self.peak,
+            "not_reading": sum(entry.stalled for entry in self.pending.values()),
+            "outcomes": {outcome: self.outcomes[outcome] for outcome in OUTCOMES[1:]},
+            "kept": len(self.ended),
+            "kept_at_most": self.most,
+        }
+
+
+def without_credentials(query: bytes) -> str:
+    """A query as the ledger keeps it: values of parameters named like credentials are left out."""
+    if _CREDENTIAL.search(query):
+        query = _CREDENTIAL.sub(rb"\1-", query)
+    return query.decode("ascii", "replace")

@@ -1,0 +1,73 @@
+"""Stopping without dropping anybody: what is in flight may end, for so many seconds."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from typing import Any
+
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred
+from twisted.internet.task import LoopingCall
+from twisted.logger import Logger
+
+from tarry.web import Site
+
+log = Logger()
+LOOK = 0.05  # seconds between two looks at what is still in flight
+
+
+class Grace(Service):
+    """Holds the shutdown until nothing is in flight any more, or *seconds* have passed.
+
+    Listening ends at once, and so do connections without a request. *watched*: tell a person how far
+    it is. What is still in flight in the end is aborted.
+    """
+
+    def __init__(self, site: Site, seconds: float, watched: bool, clock: Any) -> None:
+        self.site, self.seconds, self.watched, self.clock = site, seconds, watched, clock
+
+    def stopService(self) -> Deferred[None]:
+        super().stopService()
+        self.site.drain()
+        self.until = self.clock.seconds() + self.seconds
+        self.looking = LoopingCall(self.look)
+        self.looking.clock = self.clock
+        return self.looking.start(LOOK).addCallback(self.ended)
+
+    def look(self) -> None:
+        pending = len(self.site.ledger.pending)
+        left = self.until - self.clock.seconds()
+        if pending and left > 0:
+            if self.watched:
+                requests = "1 request" if pending == 1 else f"{pending} requests"
+                say = f"\rwaiting for {requests}, {left:.0f} s at most (Ctrl-C: not any longer) "
+                print(say, end="", file=sys.stderr, flush=True)
+        else:
+            self.looking.stop()
+
+    def ended(self, _: object) -> None:
+        if self.watched:
+            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+        pending = len(self.site.ledger.pending)
+        if pending:
+            log.warn("{n} requests in flight were broken off", n=pending)
+        self.site.abort("the server stopped")
+
+
+def handle_signals(reactor: Any, reopen: Any) -> None:
+    """SIGTERM and SIGINT stop *reactor*, a second one ends the process; SIGHUP calls *reopen*."""
+    asked = False
+
+    def stop(number: int, frame: object) -> None:
+        nonlocal asked
+        if asked:
+            os._exit(128 + number)
+        asked = True
+        reactor.callFromThread(reactor.stop)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, stop)
+    if hasattr(signal, "SIGHUP"):
+        signal.signal(signal.SIGHUP, lambda number, frame: reactor.callFromThread(reopen))

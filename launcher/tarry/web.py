@@ -1,0 +1,410 @@
+"""Site, channel and request: Twisted's own, with a ledger, limits, and no half-failed answers.
+
+Where they differ from Twisted on purpose:
+
+- A response that is finished leaves at once; what is written before that leaves at the end of the
+  reactor's turn. (Twisted: both in the next turn.)
+- One sweep a second ends connections that are overdue, instead of a timer for each. The head of a
+  request has `Limits.head_seconds` in total, so that a trickle ends; a body may pause for as long as a
+  connection may idle.
+- What is over a limit is answered with 408, 413, 431 or 503, not with 400 or nothing.
+- `str` given to `write`, and an exception out of a render method after the first byte, break the
+  connection off. Before the first byte both are a 500 of one plain line.
+- Nothing is formatted for the access log if there is none.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+from twisted.internet.error import ConnectionAborted, ConnectionDone
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.internet.task import LoopingCall
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from twisted.web import http, server
+
+from tarry.folder import place, plain
+from tarry.ledger import ABORTED, FAILED, FINISHED, LEFT, Entry, Ledger, without_credentials
+from tarry.transport import Transport
+
+if TYPE_CHECKING:
+    from tarry.accesslog import AccessLog
+
+log = Logger()
+monotonic = time.monotonic
+NEVER = float("inf")
+SWEEP = 1.0  # seconds from one look at all connections to the next
+LINGER = 5.0  # seconds that a client has to read why it was refused
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one server takes before it says no. Seconds, bytes and counts; none of them is clamped."""
+
+    head_seconds: float = 10.0  # for a request's head, from its first byte: 408
+    idle_seconds: float = 60.0  # without a byte, between requests or within a body
+    head_bytes: int = 16_384  # request line and headers: 431
+    body_bytes: int = 10_000_000  # 413
+    pending: int = 20_000  # requests that are not answered yet: 503
+    connections: int = 1_000_000  # open ones: 503
+
+
+class Request(server.Request):
+    """A request that keeps its entry in the ledger up to date."""
+
+    channel: Any
+    content: Any
+    site: Any = None
+    entry: Entry
+    fault = ""  # what went wrong in the script, once something has
+    _closed = False  # nothing more is to be sent, whatever the script does
+
+    def __init__(self, channel: Any, *arguments: Any, **options: Any) -> None:
+        super().__init__(channel, *arguments, **options)
+        self.entry = Entry(monotonic(), time.time())
+
+    def handleContentChunk(self, data: bytes) -> None:
+        super().handleContentChunk(data)
+        if self.content.tell() > self.channel.site.limits.body_bytes:
+            self.channel.refuse(
+                413, f"the body is over {self.channel.site.limits.body_bytes} bytes"
+            )
+
+    def process(self) -> None:
+        site = self.site = self.channel.site
+        entry = self.entry
+        entry.method, entry.path, entry.protocol = self.method, self.path, self.clientproto
+        if self.args:
+            entry.query = without_credentials(self.uri.partition(b"?")[2])
+        keys = self.args.get(b"key") or self.requestHeaders.getRawHeaders(b"X-Tarry-Key")
+        if keys:
+            entry.key = keys[0].decode("utf-8", "replace")
+        entry.peer = getattr(self.channel, "peer_name", None) or peer_name(self.channel)
+        site.ledger.open(entry)
+        if len(site.ledger.pending) > site.limits.pending:
+            self.setHeader(b"Retry-After", b"1")
+            plain(self, 503, f"{site.limits.pending} requests are pending: try again later")
+            return
+        super().process()
+
+    def write(self, data: bytes) -> None:
+        if self._closed:
+            return
+        if isinstance(data, str):
+            frame = sys._getframe(1)
+            where = f"{frame.f_code.co_filename}:{frame.f_lineno}"
+            log.error(
+                "{where}: request.write was given a str, {text}: write bytes: b'…' or .encode()",
+                where=where, text=ascii(data[:40]),
+            )  # fmt: skip
+            self._break_off(f"str written at {where}")
+            return
+        super().write(data)
+        if not self._disconnected:
+            self.entry.wrote(len(data), monotonic())
+
+    def finish(self) -> None:
+        if self._closed:
+            return
+        transport = self.transport
+        super().finish()
+        self._end(FAILED if self.fault else FINISHED, self.fault)
+        if isinstance(transport, Transport):
+            transport.send_now()
+
+    def _end(self, outcome: str, detail: str) -> None:
+        entry, site = self.entry, self.site
+        if self.startedWriting:
+            entry.status = self.code
+        site.ledger.close(entry, outcome, detail, monotonic())
+        if site.access_log is not None:
+            site.access_log.write(self, entry)
+
+    def processingFailed(self, reason: Failure) -> Failure:
+        """An exception came out of a render method, or from on the way to it."""
+        wrong = cast(BaseException, reason.value)
+        detail = f"{type(wrong).__name__} at {place(wrong, '') or 'no line of a script'}"
+        log.failure("{uri!r} failed: {detail}", failure=reason, uri=self.uri, detail=detail)
+        if self.finished or self._disconnected or self._closed:
+            return reason
+        if self.site.displayTracebacks and not self.startedWriting:
+            self.fault = detail
+            super().processingFailed(reason)
+        else:
+            self._break_off(detail)
+        return reason
+
+    def _break_off(self, detail: str) -> None:
+        """Answer 500 if nothing was sent yet, else break the connection: a part is not the whole."""
+        self.fault = detail
+        if self.producer is not None:
+            self.unregisterProducer()
+        if self.startedWriting:
+            self._end(FAILED, detail)
+            abort(self)
+        else:
+            plain(self, 500, "the script failed: the server's log says why")
+        self._closed = True
+
+    def connectionLost(self, reason: Failure) -> None:
+        if not self.finished and self.site is not None:
+            by_us = reason.check(ConnectionAborted) or getattr(self.transport, "disconnecting", 0)
+            if by_us:
+                self._end(ABORTED, self.entry.detail)
+            else:
+                self._end(LEFT, "FIN" if reason.check(ConnectionDone) else "RST")
+        super().connectionLost(reason)
+
+
+def abort(request: Any) -> None:
+    """Break the connection of *request* off: RST on HTTP/1, RST_STREAM on HTTP/2."""
+    (request.transport or request.channel).abortConnection()
+
+
+def peer_name(channel: Any) -> str:
+    """The client's address, as the ledger shows it."""
+    peer = channel.getPeer()
+    return f"{peer.host}:{peer.port}" if hasattr(peer, "port") else "local"
+
+
+class Channel(http.HTTPChannel):
+    """HTTP/1.1 on one connection, within the limits of its site."""
+
+    site: Site
+    transport: Any
+    peer_name: str
+    deadline = NEVER  # monotonic time at which something is overdue
+    _head = 0  # bytes of the request's head so far
+    _in_head = False
+    _in_body = False
+    _refused = False
+    _pipelined = False
+
+    def connectionMade(self) -> None:
+        limits = self.site.limits
+        self.totalHeadersSize = self.MAX_LENGTH = limits.head_bytes
+        self._peer: Any = self.transport.getPeer()
+        self._host: Any = self.transport.getHost()
+        self.peer_name = peer_name(self)
+        self.site.channels.add(self)
+        super().connectionMade()
+
+    def getPeer(self) -> Any:
+        return self._peer
+
+    def getHost(self) -> Any:
+        return self._host
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self.site.channels.discard(self)
+        self.deadline = NEVER
+        super().connectionLost(reason)
+
+    # What is received, and by when. There are no timers here: see Site.sweep.
+
+    def setTimeout(self, period: float | None) -> float:
+        """HTTPChannel calls this with a period when it waits for a request, with None when not."""
+        self.deadline = NEVER if period is None else monotonic() + period
+        return self.site.limits.idle_seconds
+
+    def resetTimeout(self) -> None:
+        """HTTPChannel calls this for whatever comes; a head's time does not start anew with it."""
+
+    def dataReceived(self, data: bytes) -> None:
+        if self._refused:
+            return  # and still read, so that the client gets to read why
+        if self._in_body:
+            self.deadline = monotonic() + self.site.limits.idle_seconds
+        elif self.deadline != NEVER and not self._in_head:
+            self._begin_head()
+        super().dataReceived(data)
+
+    def _begin_head(self) -> None:
+        self._in_head = True
+        self.deadline = monotonic() + self.site.limits.head_seconds
+
+    def lineReceived(self, line: bytes) -> None:
+        self._head += len(line) + 2
+        if self._head > self.site.limits.head_bytes:
+            self.lineLengthExceeded(line)
+        elif not self._refused:
+            super().lineReceived(line)
+
+    def lineLengthExceeded(self, line: bytes) -> None:
+        self.refuse(431, f"request line and headers are over {self.site.limits.head_bytes} bytes")
+
+    def allHeadersReceived(self) -> None:
+        self._in_head, self._head = False, 0
+        most = self.site.limits.body_bytes
+        if self.length is None or self.length > 0:
+            if self.length is not None and self.length > most:
+                self.refuse(413, f"the body has {self.length} bytes, over {most}")
+                return
+            self._in_body = True
+            self.deadline = monotonic() + self.site.limits.idle_seconds
+        super().allHeadersReceived()
+
+    def rawDataReceived(self, data: bytes) -> None:
+        if self._refused:
+            return
+        if not self._in_body:
+            self._pipelined = True
+        super().rawDataReceived(data)
+
+    def allContentReceived(self) -> None:
+        if self._refused:
+            return
+        self._in_body = False
+        super().allContentReceived()
+
+    def requestDone(self, request: Any) -> None:
+        if self.site.draining:
+            self.persistent = False
+        pipelined, self._pipelined = self._pipelined, False
+        super().requestDone(request)
+        if pipelined and self.deadline != NEVER and not self._in_head:
+            self._begin_head()  # of which a part may be here already
+
+    def overdue(self) -> None:
+        """The deadline has passed."""
+        if self._refused or not (self._in_head or self._in_body):
+            if self._refused:
+                self.transport.abortConnection()
+            else:
+                self.deadline = monotonic() + LINGER
+                self._refused = True
+                self.loseConnection()
+        elif self._in_head:
+            self.refuse(408, f"no whole head in {self.site.limits.head_seconds:g} seconds")
+        else:
+            self.refuse(408, f"no more of the body for {self.site.limits.idle_seconds:g} seconds")
+
+    def refuse(self, code: int, line: str) -> None:
+        """Answer with one line instead of the request, and close once the client has read it."""
+        self._refused = True
+        self.transport.write(refusal(code, line))
+        log.info("{peer} refused: {code}, {line}", peer=self.peer_name, code=code, line=line)
+        self.deadline = monotonic() + LINGER
+        # Closing while the client still sends would make the kernel throw away what it has not read.
+        self.transport.unregisterProducer()
+        lose = getattr(self.transport, "loseWriteConnection", None) or self.transport.loseConnection
+        lose()
+
+    # How the client reads.
+
+    def pauseProducing(self) -> None:
+        if self.requests:
+            self.requests[0].entry.stalled = True
+        super().pauseProducing()
+
+    def resumeProducing(self) -> None:
+        if self.requests:
+            self.requests[0].entry.stalled = False
+        super().resumeProducing()
+
+
+def refusal(code: int, line: str, *headers: str) -> bytes:
+    """A whole response, of one line of text, after which the connection is closed."""
+    reason = {431: "Request Header Fields Too Large"}.get(code) or http.RESPONSES[code].decode()
+    head = (
+        f"HTTP/1.1 {code} {reason}",
+        "Content-Type: text/plain; charset=utf-8",
+        f"Content-Length: {len(line) + 1}",
+        "Connection: close",
+        *headers,
+    )
+    return ("\r\n".join(head) + f"\r\n\r\n{line}\n").encode()
+
+
+class TooMany(Protocol):
+    """What a connection over the limit gets."""
+
+    transport: Any
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+
+    def connectionMade(self) -> None:
+        line = f"{self.limit} connections are open: try again later"
+        self.transport.write(refusal(503, line, "Retry-After: 1"))
+        self.transport.loseConnection()
+
+
+class Site(server.Site):
+    """A site that knows its connections, and what may be asked of it.
+
+    *negotiates*: whether connections are TLS, on which clients may choose HTTP/2.
+    """
+
+    requestFactory = Request
+
+    def __init__(
+        self,
+        resource: Any,
+        limits: Limits,
+        ledger: Ledger,
+        access_log: AccessLog | None = None,
+        negotiates: bool = False,
+        reactor: Any = None,
+    ) -> None:
+        super().__init__(resource, timeout=limits.idle_seconds, reactor=reactor)
+        self.limits, self.ledger, self.access_log = limits, ledger, access_log
+        self.negotiates = negotiates
+        self.channels: set[Channel] = set()
+        self.draining = False
+        self._sweeping: LoopingCall | None = None
+
+    def buildProtocol(self, addr: Any) -> Any:
+        if len(self.channels) >= self.limits.connections:
+            return TooMany(self.limits.connections)
+        if self.negotiates:
+            return super().buildProtocol(addr)
+        channel: Any = Channel()
+        channel.factory = channel.site = self
+        channel.requestFactory = self.requestFactory
+        channel.timeOut = self.timeOut
+        channel.callLater = self.reactor.callLater
+        return channel
+
+    def log(self, request: Any) -> None:
+        """Not when a response is finished, but when it has ended, however: see Request._end."""
+
+    def startFactory(self) -> None:
+        super().startFactory()
+        self._sweeping = LoopingCall(self.sweep)
+        self._sweeping.clock = self.reactor
+        self._sweeping.start(SWEEP, now=False)
+
+    def stopFactory(self) -> None:
+        if self._sweeping is not None:
+            self._sweeping.stop()
+            self._sweeping = None
+        super().stopFactory()
+
+    def sweep(self) -> None:
+        """End what is overdue."""
+        now = monotonic()
+        for channel in [channel for channel in self.channels if channel.deadline < now]:
+            channel.overdue()
+        if self.access_log is not None:
+            self.access_log.flush()
+
+    def drain(self) -> None:
+        """From now on each connection ends with the response that is under way, if one is."""
+        self.draining = True
+        for channel in list(self.channels):
+            if channel.requests:
+                channel.persistent = 0
+            else:
+                channel.loseConnection()
+
+    def abort(self, why: str) -> None:
+        """Break off whatever is still under way."""
+        for entry in self.ledger.pending.values():
+            entry.detail = why
+        for channel in list(self.channels):
+            channel.transport.abortConnection()
