@@ -16,7 +16,7 @@ import re
 import time
 from array import array
 from collections import Counter, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 PENDING = "pending"  # not ended yet
@@ -41,7 +41,7 @@ class Entry:
     """What is known of one request. Ended ones do not change any more."""
 
     __slots__ = (
-        "agent",
+
         "arrived",
         "began",
         "bytes",
@@ -57,7 +57,7 @@ class Entry:
         "peer",
         "protocol",
         "query",
-        "referer",
+
         "stalled",
         "status",
         "uncounted",
@@ -167,13 +167,9 @@ class Ledger:
         if self._watchers:
             self._tell(entry)
 
-    def entries(
-        self, key: str = "", path: str = "", outcome: str = "", since: int = 0
-    ) -> Iterator[dict[str, Any]]:
-        """Entries in the order of arrival that have all that is given; *since*: a later id."""
-        for entry in sorted([*self.ended, *self.pending.values()], key=lambda entry: entry.id):
-            if self.matches(entry, key, path, outcome) and entry.id > since:
-                yield entry.as_dict()
+    def entries(self) -> list[Entry]:
+        """All that are kept, in the order of arrival."""
+        return sorted([*self.ended, *self.pending.values()], key=lambda entry: entry.id)
 
     @staticmethod
     def matches(entry: Entry, key: str = "", path: str = "", outcome: str = "") -> bool:

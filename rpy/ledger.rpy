@@ -1,0 +1,234 @@
+"""
+Show what became of each request, as the server saw it.
+
+    GET /ledger.rpy?outcome=left&key=a
+    GET /ledger.rpy?await=left&key=a&timeout=5
+    GET /ledger.rpy?summary=1
+    DELETE /ledger.rpy?key=a
+
+Parameters:
+
+    name     meaning                                        range                default
+    key      only with this key, or X-Tarry-Key header      any text             -
+    path     only for this path, like /delayed.rpy          any text             -
+    outcome  pending, finished, left, aborted or failed     one of these         -
+    since    only after the request with this id            0 to 10000000000000  0
+    await    wait until there is one with this outcome      an outcome           -
+    timeout  how long to wait for it (seconds)              0 to 3600            10
+    summary  counts instead, also of those not reading      1                    -
+
+Answer: 200 application/json, a list of entries, in the order of arrival: "arrived" is in seconds
+    since 1970; "first_byte", "last_byte", "end" and the first of each of "writes" in milliseconds
+    after that. With "await": the first such entry, at once if there is one already; 408 and what
+    was awaited if none came. DELETE forgets those that have ended: {"forgotten": 3}. With the
+    header Accept: text/event-stream: each such entry from now on, as it is opened and as it ends.
+    Requests for this script are left out, unless "path" names it.
+Errors: 400 and one line on the parameter that was wrong; 405 or 501 for other methods; 503 if no
+    ledger is kept: `tarry serve` keeps one, plain `twistd web` does not.
+Client leaves: it waits for nothing any more. A stream that is not read leaves entries out and
+    says how many: event: missed.
+
+Try it:
+
+    $ tarry serve
+    $ curl 'http://127.0.0.1:8080/ledger.rpy?summary=1'
+"""
+
+# SPDX-License-Identifier: MIT-0
+import json
+import re
+from urllib.parse import parse_qsl
+
+from twisted.internet import reactor
+from twisted.internet.interfaces import IPushProducer
+from twisted.logger import Logger
+from twisted.web.resource import Resource
+from twisted.web.server import NOT_DONE_YET
+from zope.interface import implementer
+
+recache()  # no state here: the ledger is the server's
+log = Logger(namespace="rpy.ledger")
+
+LONGEST = 3600  # seconds
+MOST = 10**13  # the id of a request
+HEARTBEAT = 15  # seconds without news on a stream, so that it shows whether the client is there
+OUTCOMES = ("pending", "finished", "left", "aborted", "failed")
+
+
+def query(request, **known):
+    """The query's values. *known* names each with its default and what is allowed: low and high of
+    a number (whole if the default is), words, or nothing for any text. ValueError on all else."""
+    pairs = parse_qsl(request.uri.partition(b"?")[2].decode("utf-8", "replace"), True)
+    values = {name: default for name, (default, *_) in known.items()}
+    for name, text in pairs:
+        if name not in known:
+            raise ValueError(f"{name[:40]!a} is no parameter here: give {', '.join(known)}")
+        if [other for other, _ in pairs].count(name) > 1:
+            raise ValueError(f"{name} is given more than once: give it once")
+        default, *allowed = known[name]
+        kind = type(default)
+        if kind is str:
+            right, hint = text in allowed or not allowed, " or ".join(allowed)
+        else:
+            form = r"[0-9]{1,20}" if kind is int else r"[0-9]{1,20}(\.[0-9]*)?|\.[0-9]+"
+            right = re.fullmatch(form, text) and allowed[0] <= kind(text) <= allowed[1]
+            hint = "a {}number from {} to {}".format("whole " * (kind is int), *allowed)
+        if not right:
+            raise ValueError(f"{name}={text[:40]!a} is not allowed: give {hint}")
+        values[name] = kind(text)
+    return values
+
+
+def describe(request, content_type, **waits):
+    """Set the headers that all answers here have; *waits* are seconds, for Server-Timing."""
+    request.setHeader(b"Content-Type", content_type)
+    request.setHeader(b"Cache-Control", b"no-store")  # browsers line up what they could cache
+    request.setHeader(b"X-Content-Type-Options", b"nosniff")
+    for name, seconds in waits.items():
+        request.setHeader(b"Server-Timing", b"%s;dur=%.3f" % (name.encode(), seconds * 1000))
+
+
+def refuse(request, code, line):
+    """Answer with one plain line."""
+    request.setResponseCode(code)
+    describe(request, b"text/plain; charset=utf-8")
+    request.write(f"{line}\n".encode())
+    request.finish()
+    return NOT_DONE_YET
+
+
+def attempt(request, log, step):
+    """Call *step* from a timer, where an exception would reach nobody: tell log and client."""
+    try:
+        step()
+    except Exception:
+        log.failure("{uri!r} failed", uri=request.uri)
+        if request.startedWriting:  # a part must not pass for the whole
+            (request.transport or request.channel).abortConnection()
+        else:
+            refuse(request, 500, "the script failed: the server's log says why")
+
+
+@implementer(IPushProducer)
+class Following:
+    """A stream of server-sent events, one for each entry that is opened or has ended."""
+
+    def __init__(self, request, clock, ledger, wanted):
+        self.request, self.clock, self.wanted = request, clock, wanted
+        self.missed, self.paused = 0, False
+        self.timer = clock.callLater(HEARTBEAT, self.beat)
+        self.unwatch = ledger.watch(self.tell)
+        request.notifyFinish().addBoth(self.stop)
+        describe(request, b"text/event-stream")
+        request.registerProducer(self, True)
+        request.write(b": one event for each request that begins or ends\n\n")
+
+    def tell(self, entry):
+        if not self.wanted(entry):
+            return
+        self.missed += self.paused
+        if not self.paused:
+            text = json.dumps(entry.as_dict())
+            event = f"id: {entry.id}\nevent: {entry.outcome}\ndata: {text}\n\n"
+            self.request.write(event.encode())
+
+    def beat(self):
+        self.timer = self.clock.callLater(HEARTBEAT, self.beat)
+        if not self.paused:
+            self.request.write(b": still here\n\n")
+
+    def pauseProducing(self):
+        self.paused = True
+
+    def resumeProducing(self):
+        self.paused, missed, self.missed = False, self.missed, 0
+        if missed:
+            self.request.write(b"event: missed\ndata: %d\n\n" % missed)
+
+    def stopProducing(self):
+        self.paused = True
+
+    def stop(self, reason):
+        self.unwatch()
+        self.timer.cancel()
+
+
+class Ledger(Resource):
+    isLeaf = True
+    clock = reactor  # which a test replaces
+
+    def render(self, request):
+        if getattr(request.site, "ledger", None) is None:
+            return refuse(
+                request, 503, "no ledger: serve this folder with 'tarry serve' to have one"
+            )
+        if request.site.ledger.most == 0:
+            return refuse(request, 503, "no ledger: serve without '--ledger 0' to have one")
+        return super().render(request)
+
+    def render_GET(self, request):
+        texts = dict.fromkeys(("key", "path"), ("",))
+        words = dict.fromkeys(("outcome", "await"), ("", *OUTCOMES))
+        numbers = {"since": (0, 0, MOST), "timeout": (10.0, 0, LONGEST)}
+        try:
+            asked = query(request, **texts, **words, **numbers, summary=("", "1"))
+        except ValueError as wrong:
+            return refuse(request, 400, wrong)
+        ledger, here = request.site.ledger, request.path
+        about = {name: asked[name] for name in ("key", "path", "outcome")}
+        if asked["await"]:
+            about["outcome"] = asked["await"]
+
+        def wanted(entry):
+            ours = entry.path == here and not asked["path"]
+            return not ours and entry.id > asked["since"] and ledger.matches(entry, **about)
+
+        if asked["summary"]:
+            return self.answer(request, 200, ledger.summary())
+        if request.getHeader(b"Accept") == b"text/event-stream":
+            Following(request, self.clock, ledger, wanted)
+            return NOT_DONE_YET
+        found = [entry for entry in ledger.entries() if wanted(entry)]
+        if not asked["await"]:
+            return self.answer(request, 200, [entry.as_dict() for entry in found])
+        if found:
+            return self.answer(request, 200, found[0].as_dict())
+        self.wait(request, ledger, wanted, asked)
+        return NOT_DONE_YET
+
+    def wait(self, request, ledger, wanted, asked):
+        """Answer as soon as there is an entry that is *wanted*, or with 408 if none comes."""
+
+        def came(entry):
+            if wanted(entry):
+                self.answer(request, 200, entry.as_dict())
+
+        def none_came():
+            told = {name: asked[name] for name in ("await", "key", "path", "since", "timeout")}
+            self.answer(request, 408, {**told, "error": "none came"})
+
+        def stop(reason):
+            unwatch()
+            if timer.active():
+                timer.cancel()
+
+        unwatch = ledger.watch(came)
+        timer = self.clock.callLater(asked["timeout"], attempt, request, log, none_came)
+        request.notifyFinish().addBoth(stop)
+
+    def render_DELETE(self, request):
+        try:
+            asked = query(request, key=("",), path=("",), outcome=("", *OUTCOMES[1:]))
+        except ValueError as wrong:
+            return refuse(request, 400, wrong)
+        return self.answer(request, 200, {"forgotten": request.site.ledger.forget(**asked)})
+
+    def answer(self, request, code, content):
+        request.setResponseCode(code)
+        describe(request, b"application/json")
+        request.write(json.dumps(content).encode() + b"\n")
+        request.finish()
+        return NOT_DONE_YET
+
+
+resource = Ledger()
