@@ -1,0 +1,136 @@
+"""The ledger's own rules: what it keeps, what it counts, what it never holds."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tarry.ledger import (
+    ENTRY_BYTES,
+    FINISHED,
+    LEFT,
+    PENDING,
+    WRITES,
+    Entry,
+    Ledger,
+    without_credentials,
+)
+
+
+def entry(key="", path=b"/x", began=100.0):
+    made = Entry(began, 1_700_000_000.0)
+    made.key, made.path = key, path
+    return made
+
+
+def ended(ledger, outcome=FINISHED, **options):
+    made = entry(**options)
+    ledger.open(made)
+    ledger.close(made, outcome, "", 101.0)
+    return made
+
+
+def test_an_entry_as_it_is_shown():
+    ledger = Ledger()
+    made = entry(key="a")
+    made.method, made.protocol, made.query, made.peer = b"GET", b"HTTP/1.1", "q=1", "1.2.3.4:5"
+    ledger.open(made)
+    assert made.as_dict()["outcome"] == PENDING
+    made.wrote(10, 100.5)
+    made.wrote(20, 101.25)
+    made.status = 200
+    ledger.close(made, FINISHED, "", 101.5)
+    assert made.as_dict() == {
+        "id": 1, "key": "a", "method": "GET", "path": "/x", "query": "q=1", "protocol": "HTTP/1.1",
+        "peer": "1.2.3.4:5", "arrived": 1_700_000_000.0, "first_byte": 500.0, "last_byte": 1250.0,
+        "end": 1500.0, "status": 200, "bytes": 30, "writes": [[500.0, 10], [1250.0, 20]],
+        "writes_not_kept": 0, "outcome": "finished", "detail": "", "not_reading": False,
+    }  # fmt: skip
+
+
+def test_writes_beyond_the_first_thousand_are_counted():
+    made = entry()
+    for n in range(WRITES + 7):
+        made.wrote(1, 100.0 + n)
+    shown = made.as_dict()
+    assert (len(shown["writes"]), shown["writes_not_kept"]) == (WRITES, 7)
+    assert shown["bytes"] == WRITES + 7
+    assert shown["last_byte"] == (WRITES + 6) * 1000
+
+
+def test_the_last_that_ended_are_kept_and_all_that_are_pending():
+    ledger = Ledger(most=3)
+    waiting = [entry() for _ in range(5)]
+    for each in waiting:
+        ledger.open(each)
+    for _ in range(10):
+        ended(ledger)
+    assert [e.id for e in ledger.entries()] == [1, 2, 3, 4, 5, 13, 14, 15]
+    assert ledger.summary()["kept"] == 3
+    assert ledger.summary()["pending"] == 5
+    assert ledger.summary()["peak_pending"] == 6
+    assert ledger.summary()["requests"] == 15
+
+
+def test_it_is_bounded_in_bytes_too():
+    ledger = Ledger(most=1000, most_bytes=10 * (ENTRY_BYTES + 1000))
+    for _ in range(100):
+        ended(ledger, path=b"/" * 1000)
+    assert len(ledger.ended) == 10
+    assert ledger.size <= ledger.most_bytes
+
+
+def test_none_is_kept_if_none_is_asked_for():
+    ledger = Ledger(most=0)
+    ended(ledger)
+    assert ledger.entries() == []
+    assert ledger.summary()["outcomes"]["finished"] == 1
+
+
+def test_what_has_ended_does_not_end_again():
+    ledger = Ledger()
+    made = ended(ledger, LEFT)
+    ledger.close(made, FINISHED, "late", 200.0)
+    assert (made.outcome, made.detail, made.ended) == (LEFT, "", 101.0)
+    assert ledger.summary()["outcomes"] == {"finished": 0, "left": 1, "aborted": 0, "failed": 0}
+
+
+def test_forgetting_is_by_what_is_given_and_only_of_what_has_ended():
+    ledger = Ledger()
+    for key in "aab":
+        ended(ledger, key=key)
+    waiting = entry(key="a")
+    ledger.open(waiting)
+    assert ledger.forget(key="a") == 2
+    assert [e.key for e in ledger.entries()] == ["b", "a"]
+    assert ledger.size == ledger.ended[0].size()
+    assert ledger.forget(path="/other") == 0
+    assert ledger.forget() == 1
+    assert ledger.entries() == [waiting]
+    assert ledger.size == 0
+
+
+def test_watchers_are_told_of_each_change_until_they_want_no_more():
+    ledger, seen = Ledger(), []
+    unwatch = ledger.watch(lambda e: seen.append((e.id, e.outcome)))
+    ended(ledger)
+    unwatch()
+    ended(ledger)
+    assert seen == [(1, PENDING), (1, FINISHED)]
+
+
+@pytest.mark.parametrize(("query", "kept"), [
+    (b"delay=1&key=a", "delay=1&key=a"),
+    (b"token=abc", "token=-"),
+    (b"a=1&access_token=abc&b=2", "a=1&access_token=-&b=2"),
+    (b"password=x&PASSWD=y;apikey=z", "password=-&PASSWD=-;apikey=-"),
+    (b"X-Amz-Signature=ff&x=1", "X-Amz-Signature=-&x=1"),
+    (b"client_secret=a%20b", "client_secret=-"),
+    (b"\xff\x00", "\ufffd\x00"),
+])  # fmt: skip
+def test_values_named_like_credentials_are_left_out(query, kept):
+    assert without_credentials(query) == kept
+
+
+@given(st.binary(max_size=200), st.sampled_from([b"token", b"password", b"api_key", b"My-Secret"]))
+def test_no_query_lets_a_credential_through(rest, name):
+    shown = without_credentials(rest + b"&" + name + b"=hunter2hunter2&z=1")
+    assert "hunter2" not in shown.replace(rest.decode("ascii", "replace"), "")
