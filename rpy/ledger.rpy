@@ -167,34 +167,52 @@ class Ledger(Resource):
         return super().render(request)
 
     def render_GET(self, request):
-        texts = dict.fromkeys(("key", "path"), ("",))
-        words = dict.fromkeys(("outcome", "await"), ("", *OUTCOMES))
-        numbers = {"since": (0, 0, MOST), "timeout": (10.0, 0, LONGEST)}
         try:
-            asked = query(request, **texts, **words, **numbers, summary=("", "1"))
+            asked = query(
+                request,
+                key=("",),
+                path=("",),
+                outcome=("", *OUTCOMES),
+                since=(0, 0, MOST),
+                timeout=(10.0, 0, LONGEST),
+                summary=("", "1"),
+                **{"await": ("", *OUTCOMES)},
+            )
         except ValueError as wrong:
             return refuse(request, 400, wrong)
-        ledger, here = request.site.ledger, request.path
-        about = {name: asked[name] for name in ("key", "path", "outcome")}
-        if asked["await"]:
-            about["outcome"] = asked["await"]
-
-        def wanted(entry):
-            ours = entry.path == here and not asked["path"]
-            return not ours and entry.id > asked["since"] and ledger.matches(entry, **about)
-
+        ledger, wanted = request.site.ledger, self.filter(request, asked)
         if asked["summary"]:
             return self.answer(request, 200, ledger.summary())
         if request.getHeader(b"Accept") == b"text/event-stream":
             Following(request, self.clock, ledger, wanted)
             return NOT_DONE_YET
-        found = [entry for entry in ledger.entries() if wanted(entry)]
+        found = [entry.as_dict() for entry in ledger.entries() if wanted(entry)]
         if not asked["await"]:
-            return self.answer(request, 200, [entry.as_dict() for entry in found])
+            return self.answer(request, 200, found)
         if found:
-            return self.answer(request, 200, found[0].as_dict())
+            return self.answer(request, 200, found[0])
         self.wait(request, ledger, wanted, asked)
         return NOT_DONE_YET
+
+    def render_DELETE(self, request):
+        try:
+            asked = query(request, key=("",), path=("",), outcome=("", *OUTCOMES[1:]))
+        except ValueError as wrong:
+            return refuse(request, 400, wrong)
+        forgotten = request.site.ledger.forget(self.filter(request, asked))
+        return self.answer(request, 200, {"forgotten": forgotten})
+
+    def filter(self, request, asked):
+        """A function that tells of an entry whether it was *asked* for."""
+        about = {"key": asked["key"], "path": asked["path"]}
+        about["outcome"] = asked.get("await") or asked["outcome"]
+        ours = b"" if asked["path"] else request.path  # nobody is looking for who looked here
+
+        def wanted(entry):
+            later = entry.id > asked.get("since", 0)
+            return later and entry.path != ours and request.site.ledger.matches(entry, **about)
+
+        return wanted
 
     def wait(self, request, ledger, wanted, asked):
         """Answer as soon as there is an entry that is *wanted*, or with 408 if none comes."""
@@ -215,13 +233,6 @@ class Ledger(Resource):
         unwatch = ledger.watch(came)
         timer = self.clock.callLater(asked["timeout"], attempt, request, log, none_came)
         request.notifyFinish().addBoth(stop)
-
-    def render_DELETE(self, request):
-        try:
-            asked = query(request, key=("",), path=("",), outcome=("", *OUTCOMES[1:]))
-        except ValueError as wrong:
-            return refuse(request, 400, wrong)
-        return self.answer(request, 200, {"forgotten": request.site.ledger.forget(**asked)})
 
     def answer(self, request, code, content):
         request.setResponseCode(code)

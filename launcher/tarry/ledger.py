@@ -180,9 +180,9 @@ class Ledger:
             and (not outcome or entry.outcome == outcome)
         )
 
-    def forget(self, key: str = "", path: str = "", outcome: str = "") -> int:
-        """Drop the ended entries that have all that is given; returns how many."""
-        kept = [e for e in self.ended if not self.matches(e, key, path, outcome)]
+    def forget(self, unwanted: Callable[[Entry], bool]) -> int:
+        """Drop the ended entries that are *unwanted*; returns how many."""
+        kept = [entry for entry in self.ended if not unwanted(entry)]
         gone = len(self.ended) - len(kept)
         self.ended = deque(kept)
         self.size = sum(entry.size() for entry in kept)

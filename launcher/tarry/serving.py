@@ -15,7 +15,7 @@ from twisted.internet import reactor
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort
-from twisted.logger import ILogObserver, LogEvent, globalLogBeginner, textFileLogObserver
+from twisted.logger import ILogObserver, LogEvent, LogLevel, globalLogBeginner, textFileLogObserver
 from twisted.python.usage import UsageError
 from zope.interface import provider
 
@@ -95,7 +95,7 @@ def _begin_logging() -> None:
     @provider(ILogObserver)
     def observe(event: LogEvent) -> None:
         ours = stopping or event.get("log_namespace") == "twisted.internet.base"
-        if not ours or event.get("isError"):
+        if not ours or event.get("log_level", LogLevel.info) >= LogLevel.warn:
             write(event)
 
     globalLogBeginner.beginLoggingTo([observe], discardBuffer=True, redirectStandardIO=False)

@@ -9,7 +9,7 @@ from typing import Any
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred
-from twisted.internet.task import LoopingCall
+from twisted.internet.task import LoopingCall, deferLater
 from twisted.logger import Logger
 
 from tarry.web import Site
@@ -41,19 +41,23 @@ class Grace(Service):
         left = self.until - self.clock.seconds()
         if pending and left > 0:
             if self.watched:
-                requests = "1 request" if pending == 1 else f"{pending} requests"
-                say = f"\rwaiting for {requests}, {left:.0f} s at most (Ctrl-C: not any longer) "
+                say = f"\rwaiting for {count(pending)}, {left:.0f} s at most (Ctrl-C: no longer) "
                 print(say, end="", file=sys.stderr, flush=True)
         else:
             self.looking.stop()
 
-    def ended(self, _: object) -> None:
+    def ended(self, _: object) -> Deferred[None]:
         if self.watched:
             print("\r\x1b[K", end="", file=sys.stderr, flush=True)
         pending = len(self.site.ledger.pending)
         if pending:
-            log.warn("{n} requests in flight were broken off", n=pending)
+            log.warn("broken off in flight: {requests}", requests=count(pending))
         self.site.abort("the server stopped")
+        return deferLater(self.clock, 0)  # the turn in which connections are closed
+
+
+def count(requests: int) -> str:
+    return "1 request" if requests == 1 else f"{requests} requests"
 
 
 def handle_signals(reactor: Any, reopen: Any) -> None:

@@ -240,11 +240,8 @@ class Web(MultiService):
         self.sites.append(site)
         return site
 
-    def privilegedStartService(self) -> None:
-        self.open_access_log()
-        super().privilegedStartService()
-
     def startService(self) -> None:
+        self.open_access_log()
         super().startService()
         if self.options["collector"] == "quiet":
             Quiet(self.ledger, reactor).start()

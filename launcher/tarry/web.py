@@ -26,6 +26,7 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web import http, server
+from twisted.web.error import UnsupportedMethod
 
 from tarry.folder import place, plain
 from tarry.ledger import ABORTED, FAILED, FINISHED, LEFT, Entry, Ledger, without_credentials
@@ -77,6 +78,8 @@ class Request(server.Request):
     def process(self) -> None:
         site = self.site = self.channel.site
         entry = self.entry
+        if not self.uri.startswith(b"/"):
+            self._origin_form()
         entry.method, entry.path, entry.protocol = self.method, self.path, self.clientproto
         if self.args:
             entry.query = without_credentials(self.uri.partition(b"?")[2])
@@ -90,6 +93,32 @@ class Request(server.Request):
             plain(self, 503, f"{site.limits.pending} requests are pending: try again later")
             return
         super().process()
+
+    def _origin_form(self) -> None:
+        """Make of http://user:password@host/path?query, which a proxy may send, /path?query."""
+        authority = self.uri.partition(b"://")[2]
+        if authority:
+            self.uri = b"/" + authority.partition(b"/")[2]
+            self.path = self.uri.partition(b"?")[0]
+
+    def render(self, resrc: Any) -> None:
+        """As Twisted's, but what is neither bytes nor NOT_DONE_YET is a failure like any other."""
+        try:
+            body = resrc.render(self)
+        except UnsupportedMethod:
+            super().render(resrc)
+            return
+        if body is server.NOT_DONE_YET or self._closed:
+            return
+        if not isinstance(body, bytes):
+            kind, method = type(body).__name__, f"render_{self.method.decode('ascii', 'replace')}"
+            wrong = f"{type(resrc).__name__}.{method} returned {kind}: return bytes or NOT_DONE_YET"
+            self.processingFailed(Failure(TypeError(wrong)))
+            return
+        if body or self.method != b"HEAD":
+            self.setHeader(b"Content-Length", b"%d" % len(body))
+        self.write(b"" if self.method == b"HEAD" else body)
+        self.finish()
 
     def write(self, data: bytes) -> None:
         if self._closed:

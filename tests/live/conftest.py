@@ -57,6 +57,10 @@ class Server:
         """Send a signal and wait for the end; returns the exit code."""
         if self.process.poll() is None:
             self.process.send_signal(number)
+        return self.end()
+
+    def end(self):
+        """Wait for the end; returns the exit code."""
         try:
             code = self.process.wait(HANG)
         except subprocess.TimeoutExpired:

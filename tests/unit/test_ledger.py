@@ -99,11 +99,11 @@ def test_forgetting_is_by_what_is_given_and_only_of_what_has_ended():
         ended(ledger, key=key)
     waiting = entry(key="a")
     ledger.open(waiting)
-    assert ledger.forget(key="a") == 2
+    assert ledger.forget(lambda e: ledger.matches(e, key="a")) == 2
     assert [e.key for e in ledger.entries()] == ["b", "a"]
     assert ledger.size == ledger.ended[0].size()
-    assert ledger.forget(path="/other") == 0
-    assert ledger.forget() == 1
+    assert ledger.forget(lambda e: ledger.matches(e, path="/other")) == 0
+    assert ledger.forget(lambda e: True) == 1
     assert ledger.entries() == [waiting]
     assert ledger.size == 0
 
