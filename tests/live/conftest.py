@@ -76,6 +76,7 @@ def server(request):
     """The collection, served by plain Twisted and by the launcher."""
     command = [*PLAIN, f"--path={RPY}"] if request.param == "twistd web" else [*TARRY, RPY]
     server = Server(command)
+    server.plain = request.param == "twistd web"
     yield server
     server.stop()
 

@@ -7,12 +7,12 @@ from twisted.internet.defer import ensureDeferred, gatherResults
 from tests.live.conftest import RPY, ask
 from tests.unit.test_promises import every_bad_query
 
-SCRIPTS = sorted(path.name for path in RPY.glob("*.rpy"))
+SCRIPTS = sorted(path.name for path in RPY.glob("*.rpy") if path.name != "ledger.rpy")
 
 
 @pytest_twisted.ensureDeferred
 async def test_all_bad_input_is_refused_and_the_server_goes_on(server):
-    cases = list(every_bad_query())
+    cases = [case for case in every_bad_query() if case[0] != "ledger.rpy" or not server.plain]
     asked = [ensureDeferred(ask(server.url(f"{name}{query}"))) for name, query, _ in cases]
     answers = await gatherResults(asked)
     for (name, query, word), answer in zip(cases, answers, strict=True):
@@ -43,3 +43,14 @@ async def test_other_methods_are_refused(server, name, method, code):
     assert answer.code == code
     if code == 405:
         assert set(answer.header("Allow").split(", ")) == {"GET", "HEAD"}
+
+
+@pytest_twisted.ensureDeferred
+async def test_only_the_launcher_keeps_a_ledger(server):
+    answer = await ask(server.url("ledger.rpy"))
+    if server.plain:
+        assert answer.code == 503
+        assert answer.body == b"no ledger: serve this folder with 'tarry serve' to have one\n"
+    else:
+        assert answer.code == 200
+        assert answer.header("Content-Type") == "application/json"

@@ -5,10 +5,13 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from tarry.ledger import Ledger
 from treq.testing import StubTreq
 from twisted.internet.task import Clock
+from twisted.internet.testing import StringTransport
 from twisted.web.resource import Resource
 from twisted.web.script import ResourceScript
+from twisted.web.server import Site
 from twisted.web.static import Registry
 
 RPY = Path(__file__).parents[2] / "rpy"
@@ -75,9 +78,19 @@ class Script:
         root = Resource()
         root.putChild(b"script.rpy", self.resource)
         self.treq = StubTreq(root)
+        self.treq._agent._serverFactory.ledger = Ledger()  # what `tarry serve` gives to its site
 
     def get(self, query="", method="GET"):
         return Asked(self, method, query)
+
+    def connect(self, query, headers=b""):
+        """A request over a transport of which the test says when it is full; returns both ends."""
+        site = Site(self.resource, reactor=self.clock)
+        site.ledger = self.treq._agent._serverFactory.ledger
+        server, transport = site.buildProtocol(None), StringTransport()
+        server.makeConnection(transport)
+        server.dataReceived(b"GET /?%s HTTP/1.1\r\nHost: x\r\n%s\r\n" % (query, headers))
+        return server, transport
 
     def advance(self, *seconds):
         for each in seconds:

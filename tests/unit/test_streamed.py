@@ -1,9 +1,7 @@
 """streamed.rpy in virtual time."""
 
 from twisted.internet.error import ConnectionLost
-from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
-from twisted.web.server import Site
 
 SCRIPT = "streamed.rpy"
 
@@ -63,19 +61,8 @@ def test_a_client_that_leaves_leaves_nothing_behind(script):
     assert script.idle()
 
 
-def connect(script, query):
-    """A request over a transport of which the test decides when it is full; returns both ends."""
-    server, transport = (
-        Site(script.resource, reactor=script.clock).buildProtocol(None),
-        StringTransport(),
-    )
-    server.makeConnection(transport)
-    server.dataReceived(b"GET /?%s HTTP/1.1\r\nHost: x\r\n\r\n" % query)
-    return server, transport
-
-
 def test_a_paused_stream_writes_nothing_and_has_no_timer(script):
-    _, transport = connect(script, b"count=100000&interval=1")
+    _, transport = script.connect(b"count=100000&interval=1")
     script.advance(0, 1)
     assert transport.value().count(b'{"n"') == 2
     transport.producer.pauseProducing()  # as when the buffer is full
@@ -88,7 +75,7 @@ def test_a_paused_stream_writes_nothing_and_has_no_timer(script):
 
 
 def test_a_stream_that_catches_up_says_so(script):
-    _, transport = connect(script, b"count=3&interval=1")
+    _, transport = script.connect(b"count=3&interval=1")
     script.advance(0)
     transport.producer.pauseProducing()
     script.advance(10)
@@ -101,7 +88,7 @@ def test_a_stream_that_catches_up_says_so(script):
 
 
 def test_a_connection_lost_while_paused_leaves_nothing_behind(script):
-    server, transport = connect(script, b"count=100000&interval=1")
+    server, transport = script.connect(b"count=100000&interval=1")
     script.advance(0)
     transport.producer.pauseProducing()
     server.connectionLost(Failure(ConnectionLost()))
