@@ -326,14 +326,16 @@ class Channel(http.HTTPChannel):
     # How the client reads.
 
     def pauseProducing(self) -> None:
-        if self.requests:
-            self.requests[0].entry.stalled = True
+        self._stalled(True)
         super().pauseProducing()
 
     def resumeProducing(self) -> None:
-        if self.requests:
-            self.requests[0].entry.stalled = False
+        self._stalled(False)
         super().resumeProducing()
+
+    def _stalled(self, stalled: bool) -> None:
+        if self.requests and isinstance(self.requests[0], Request):
+            self.requests[0].entry.stalled = stalled
 
 
 def refusal(code: int, line: str, *headers: str) -> bytes:
