@@ -58,7 +58,7 @@ async def fetch(urls: Sequence[str], times: int, timeout: float) -> list[Fetch]:
     console = Console(stderr=True)
     progress = Progress(
         SpinnerColumn(), BarColumn(), TextColumn("{task.completed} of {task.total} answered"),
-        transient=True, console=console, disable=not console.is_terminal,
+        transient=True, console=console, disable=not console.is_interactive,
     )  # fmt: skip
     with progress:
         task = progress.add_task("", total=len(fetches))

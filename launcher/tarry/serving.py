@@ -62,7 +62,8 @@ def command(arguments: list[str]) -> str:
 
 def _announce(options: tap.Options, service: tap.Web) -> None:
     console = Console(highlight=False, soft_wrap=True)
-    where = ", ".join(_url(port) for port in service.ports())
+    scheme = "https" if options["certificate"] else "http"
+    where = ", ".join(_url(scheme, port) for port in service.ports())
     folder = options.folder()
     console.print(f"tarry {__version__} on [bold]{where}[/bold]\n")
     if folder is not None:
@@ -70,16 +71,19 @@ def _announce(options: tap.Options, service: tap.Web) -> None:
         for manual in manuals(Path(folder)):
             table.add_row(f"  /{manual.name}", manual.summary)
         Console(highlight=False).print(table)
+    if folder is not None and not options["certificate"]:
         console.print(f"\nIn plain Twisted: {shlex.join(options.plain())}", markup=False)
+    if options["certificate"]:
+        console.print(f"\nTrust it: curl --cacert {options['certificate'].authority} {where}")
     console.print("Stop it with Ctrl-C.")
     sys.stdout.flush()
 
 
-def _url(port: IListeningPort) -> str:
+def _url(scheme: str, port: IListeningPort) -> str:
     address = port.getHost()
     if isinstance(address, IPv4Address | IPv6Address):
         host = f"[{address.host}]" if ":" in address.host else address.host
-        return f"http://{host}:{address.port}/"
+        return f"{scheme}://{host}:{address.port}/"
     return str(address)
 
 

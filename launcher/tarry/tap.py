@@ -105,7 +105,7 @@ class Options(tap.Options):
 
     def __init__(self) -> None:
         super().__init__()
-        self["interface"] = None
+        self["interface"] = self["certificate"] = None
         self.opt_path(str(collection()))
         self._default = self["root"]
 
@@ -119,6 +119,17 @@ class Options(tap.Options):
         self["port"] = whole("port", 0, 65535)(port)
 
     opt_p = opt_port
+
+    def opt_https(self) -> None:  # type: ignore[override]  # a flag here, a deprecated port there
+        """Serve HTTPS, with HTTP/2, by a certificate made for this run. Needs tarry[tls]."""
+        try:
+            from tarry.secure import Certificate
+
+            self["certificate"] = Certificate()
+        except ImportError as missing:
+            raise UsageError(
+                f"--https needs more, {missing.name} is missing: pip install 'tarry[tls]'"
+            ) from None
 
     def opt_interface(self, interface: str) -> None:
         """Address to listen on. [default: 127.0.0.1, which only this machine can reach]"""
@@ -159,7 +170,16 @@ class Options(tap.Options):
             raise UsageError("--listen says all: leave out --port and --interface")
         if not self["ports"] and not self["personal"]:
             where = quoteStringArgument(self["interface"] or INTERFACE)
-            self["ports"] = [f"tcp:{PORT if port is None else port}:interface={where}"]
+            number, made = PORT if port is None else port, self["certificate"]
+            self["ports"] = [f"tcp:{number}:interface={where}"]
+            if made is not None:
+                key, chain = (
+                    quoteStringArgument(str(made.key)),
+                    quoteStringArgument(str(made.chain)),
+                )
+                self["ports"] = [f"ssl:{number}:interface={where}:privateKey={key}:certKey={chain}"]
+        elif self["certificate"] is not None:
+            raise UsageError("--listen says all: give it an ssl: endpoint instead of --https")
         if self["collector"] not in ("quiet", "plain"):
             raise UsageError(
                 f"--collector {self['collector']!r} is not allowed: give quiet or plain"
@@ -224,18 +244,19 @@ class Web(MultiService):
         self.sites: list[Site] = []
         self._file = options["access-log"]
         made = cast(MultiService, tap.makeService(options))
-        for child in list(made):
+        for child, where in zip(list(made), options["ports"], strict=False):
             if hasattr(child, "endpoint") and isinstance(child.factory, server.Site):
                 child.endpoint = Listening(child.endpoint)
                 self.listening.append(child.endpoint)
-                child.factory = self._site(child.factory)
+                secure = where.partition(":")[0] not in ("tcp", "tcp6", "unix", "systemd", "fd")
+                child.factory = self._site(child.factory, negotiates=secure)
         made.setServiceParent(self)
         for site in self.sites:
             grace = Grace(site, options["grace"], sys.stderr.isatty(), reactor)
             grace.setServiceParent(self)
 
-    def _site(self, plain: server.Site) -> Site:
-        site = Site(plain.resource, self.options.limits(), self.ledger)
+    def _site(self, plain: server.Site, negotiates: bool) -> Site:
+        site = Site(plain.resource, self.options.limits(), self.ledger, negotiates=negotiates)
         site.displayTracebacks = plain.displayTracebacks
         self.sites.append(site)
         return site

@@ -70,10 +70,12 @@ class Request(server.Request):
 
     def handleContentChunk(self, data: bytes) -> None:
         super().handleContentChunk(data)
-        if self.content.tell() > self.channel.site.limits.body_bytes:
-            self.channel.refuse(
-                413, f"the body is over {self.channel.site.limits.body_bytes} bytes"
-            )
+        most = self.channel.site.limits.body_bytes
+        if self.content.tell() > most:
+            if isinstance(self.channel, Channel):
+                self.channel.refuse(413, f"the body is over {most} bytes")
+            else:
+                self.channel.abortConnection()  # HTTP/2: that stream is reset
 
     def process(self) -> None:
         site = self.site = self.channel.site
@@ -186,6 +188,10 @@ class Request(server.Request):
                 self._end(ABORTED, self.entry.detail)
             else:
                 self._end(LEFT, "FIN" if reason.check(ConnectionDone) else "RST")
+        if self.transport is None and self.producer is not None:
+            producer = self.producer  # on HTTP/2 nobody else tells it
+            self.unregisterProducer()
+            producer.stopProducing()
         super().connectionLost(reason)
 
 
@@ -385,7 +391,7 @@ class Site(server.Site):
         super().__init__(resource, timeout=limits.idle_seconds, reactor=reactor)
         self.limits, self.ledger, self.access_log = limits, ledger, access_log
         self.negotiates = negotiates
-        self.channels: set[Channel] = set()
+        self.channels: set[Any] = set()  # and connections that have not chosen one yet
         self.draining = False
         self._sweeping: LoopingCall | None = None
 
@@ -393,8 +399,15 @@ class Site(server.Site):
         if len(self.channels) >= self.limits.connections:
             return TooMany(self.limits.connections)
         if self.negotiates:
-            return super().buildProtocol(addr)
-        channel: Any = Channel()
+            from tarry.secure import Negotiating
+
+            protocol = Negotiating(self)
+            protocol.factory = self
+            return protocol
+        return self.furnish(Channel())
+
+    def furnish(self, channel: Any) -> Any:
+        """Give *channel* what a site gives to its channels."""
         channel.factory = channel.site = self
         channel.requestFactory = self.requestFactory
         channel.timeOut = self.timeOut

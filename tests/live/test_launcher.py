@@ -11,8 +11,8 @@ import venv
 from pathlib import Path
 
 import pytest
-from tarry import collection
 
+from tarry import collection
 from tests.live.conftest import BIN, HANG, RPY, TARRY, Server
 
 ROOT = Path(__file__).parents[2]

@@ -5,7 +5,6 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from tarry.ledger import Ledger
 from treq.testing import StubTreq
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
@@ -13,6 +12,8 @@ from twisted.web.resource import Resource
 from twisted.web.script import ResourceScript
 from twisted.web.server import Site
 from twisted.web.static import Registry
+
+from tarry.ledger import Ledger
 
 RPY = Path(__file__).parents[2] / "rpy"
 

@@ -6,6 +6,7 @@ import shlex
 
 import pytest
 from click.testing import CliRunner
+
 from tarry import __version__, collection
 from tarry.cli import main
 

@@ -3,11 +3,12 @@
 import os
 
 import pytest
-from tarry import folder as module
-from tarry.folder import Folder
 from treq.testing import StubTreq
 from twisted.web.script import ResourceScript
 from twisted.web.static import Data
+
+from tarry import folder as module
+from tarry.folder import Folder
 
 KINDS = {"kept": "recache()", "cached": "cache()", "run each time": ""}
 

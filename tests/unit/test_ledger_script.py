@@ -3,6 +3,7 @@
 import re
 
 import pytest
+
 from tarry.ledger import FINISHED, LEFT, Entry
 
 SCRIPT = "ledger.rpy"

@@ -8,6 +8,7 @@ import urllib.parse
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from tarry.manual import read
 
 from .conftest import RPY, Script

@@ -6,8 +6,9 @@ classes into Twisted's modules, and prints the names of the tests that fail, one
 
 import sys
 
-from tarry import folder, ledger, web
 from twisted.trial import reporter, runner
+
+from tarry import folder, ledger, web
 
 
 class Channel(web.Channel):

@@ -1,0 +1,130 @@
+"""TLS: a certificate for this machine, and HTTP/2 for clients that choose it.
+
+Needs the extra `tarry[tls]`. Where HTTP/2 differs from Twisted's on purpose: a connection does not idle
+while a request is pending, so long waits last; a client that resets its stream stops the producer, so
+nothing spins; and a script that aborts its stream is told of the end, as it is on HTTP/1.1.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.error import ConnectionAborted
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.python.failure import Failure
+from twisted.web._http2 import H2Connection  # the only way in, also for Twisted's own http module
+
+from tarry import web
+
+if TYPE_CHECKING:
+    from tarry.web import Site
+
+
+class Multiplexed(H2Connection):
+    """HTTP/2 on one connection."""
+
+    site: Any
+    transport: Any
+    deadline = web.NEVER
+    persistent = 1
+    peer_name: str
+
+    @property
+    def requests(self) -> list[Any]:
+        """What is under way, like Channel.requests."""
+        return list(self.streams)
+
+    def connectionMade(self) -> None:
+        self.peer_name = web.peer_name(self.transport)
+        self.site.channels.add(self)
+        super().connectionMade()
+
+    def connectionLost(
+        self, reason: Failure = connectionDone, _cancelTimeouts: bool = True
+    ) -> None:
+        self.site.channels.discard(self)
+        super().connectionLost(reason, _cancelTimeouts)
+
+    def setTimeout(self, period: float | None) -> None:
+        self.deadline = web.NEVER if period is None else web.monotonic() + period
+
+    def resetTimeout(self) -> None:
+        self.deadline = web.monotonic() + self.site.limits.idle_seconds
+
+    def overdue(self) -> None:
+        if self.streams:
+            self.resetTimeout()  # it is for the server to say something; keep-alive finds the dead
+        else:
+            self.deadline = web.NEVER
+            self.timeoutConnection()
+
+    def loseConnection(self) -> None:
+        """Say that no more requests are taken, and close."""
+        self.conn.close_connection()
+        self.transport.write(self.conn.data_to_send())
+        self.transport.loseConnection()
+
+    def abortRequest(self, streamID: int) -> None:
+        stream = self.streams.get(streamID)
+        super().abortRequest(streamID)
+        if stream is not None:
+            self._reactor.callLater(0, stream.connectionLost, Failure(ConnectionAborted()))
+
+
+class Negotiating(Protocol):
+    """A TLS connection, until its first bytes: then it is known which HTTP the client chose."""
+
+    transport: Any
+
+    def __init__(self, site: Site) -> None:
+        self.site = site
+        self.channel: Any = None
+        self.requests: list[Any] = []
+        self.deadline = web.NEVER
+
+    def connectionMade(self) -> None:
+        self.deadline = web.monotonic() + self.site.limits.head_seconds
+        self.site.channels.add(self)
+
+    def overdue(self) -> None:
+        self.transport.abortConnection()
+
+    def loseConnection(self) -> None:
+        self.transport.loseConnection()
+
+    def dataReceived(self, data: bytes) -> None:
+        if self.channel is None:
+            self.site.channels.discard(self)
+            if self.transport.negotiatedProtocol == b"h2":
+                self.channel = self.site.furnish(Multiplexed())
+                self.channel.makeConnection(self.transport)
+                self.transport.registerProducer(self.channel, True)
+            else:
+                self.channel = self.site.furnish(web.Channel())
+                self.channel.makeConnection(self.transport)
+        self.channel.dataReceived(data)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self.site.channels.discard(self)
+        if self.channel is not None:
+            self.channel.connectionLost(reason)
+
+
+class Certificate:
+    """A certificate for localhost, of an authority of its own: files that go with this object."""
+
+    def __init__(self) -> None:
+        import trustme
+
+        self._folder = tempfile.TemporaryDirectory(prefix="tarry-")
+        folder = Path(self._folder.name)
+        authority = trustme.CA()
+        issued = authority.issue_cert("localhost", "127.0.0.1", "::1")
+        self.authority = folder / "authority.pem"
+        self.key, self.chain = folder / "key.pem", folder / "chain.pem"
+        authority.cert_pem.write_to_path(self.authority)
+        issued.private_key_pem.write_to_path(self.key)
+        for pem in issued.cert_chain_pems:
+            pem.write_to_path(self.chain, append=True)

@@ -1,0 +1,125 @@
+"""What the documents show is true: every console and Python block of every page is run."""
+
+import re
+import runpy
+import shutil
+from pathlib import Path
+
+import pytest
+import pytest_twisted
+
+from tarry.manual import manuals
+from tests.live.transcripts import NOT_RUN, Reader, matches
+
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(DOCS.glob("*.md"))]
+MADE = runpy.run_path(str(DOCS / "_ext" / "manuals.py"))
+MANUALS = manuals(ROOT / "rpy")
+
+
+@pytest.fixture
+def reader(tmp_path):
+    """Somebody in a fresh checkout."""
+    for name in ("rpy", "docs", "scripts", "tests/data"):
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+    return Reader(tmp_path)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest_twisted.ensureDeferred
+async def test_what_a_page_shows_is_true(page, reader):
+    await reader.follow(page.read_text())
+    if reader.missing:
+        pytest.skip(f"not installed, so not all was run: {', '.join(reader.missing)}")
+
+
+@pytest.mark.parametrize("manual", MANUALS, ids=lambda manual: manual.name)
+@pytest_twisted.ensureDeferred
+async def test_the_commands_of_a_manual_work(manual, reader):
+    serve, *commands = manual.commands
+    reader.folder /= "rpy"
+    reader.serve(serve)
+    try:
+        for command in commands:
+            if not shutil.which("curl"):
+                pytest.skip("curl is not installed")
+            code, output = reader.run("console", command)
+            time_over = 28  # curl's word for it
+            assert code == (time_over if " -m " in command else 0), output
+            assert "not allowed" not in output
+            assert "no parameter" not in output
+    finally:
+        reader.server.stop()
+
+
+def test_the_table_of_the_readme_is_fresh():
+    text = (ROOT / "README.md").read_text()
+    assert MADE["readme"](text) == text, "run: scripts/docs --readme"
+    stale = text.replace("`interval=1`", "`interval=2`")
+    assert MADE["readme"](stale) == text != stale
+    assert all(f"[`{manual.name}`](rpy/{manual.name})" in text for manual in MANUALS)
+
+
+@pytest.mark.parametrize("manual", MANUALS, ids=lambda manual: manual.name)
+def test_a_script_has_a_reference_page(manual):
+    page = MADE["page"](manual)
+    assert page.startswith(f"# {manual.name}\n")
+    assert all(f"| `{parameter.name}` |" in page for parameter in manual.parameters)
+    assert all(f"**{title}:**" in page for title in ("Answer", "Errors", "Client leaves"))
+    assert f"{{literalinclude}} /../rpy/{manual.name}\n" in page
+    assert f"]({manual.name.removesuffix('.rpy')}.md)" in MADE["index"](MANUALS)
+
+
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "CHANGELOG.md"], ids=lambda page: page.name)
+def test_links_between_files_lead_somewhere(page):
+    made = [DOCS / "reference" / f"{m.name.removesuffix('.rpy')}.md" for m in MANUALS]
+    made.append(DOCS / "reference" / "index.md")
+    for link in re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text()):
+        assert (page.parent / link).exists() or page.parent / link in made, link
+
+
+def test_what_is_not_run_is_shown_somewhere():
+    text = "".join(page.read_text() for page in PAGES)
+    assert all(f"\n$ {command}" in text for command in NOT_RUN)
+
+
+SAID = """\
+HTTP/1.1 200 OK
+Server: TwistedWeb/26.10.0
+Date: Mon, 23 Nov 2026 01:38:45 GMT
+...
+delayed.rpy  200  2.004 s  2.010 s  ·····█
+curl: (28) Operation timed out after 2002 milliseconds with 0 bytes received"""
+
+
+@pytest.mark.parametrize(("old", "new"), [
+    ("26.10.0", "27.1.0"), ("Mon, 23 Nov 2026 01", "Tue, 24 Nov 2026 11"), ("...\n", ""),
+    ("...", "X-One: 1\nX-Two: 2"), ("2.004 s", "2.9 s"), ("·····█", "····██"), ("2002", "2731"),
+])  # fmt: skip
+def test_what_may_differ_from_run_to_run(old, new):
+    assert matches(SAID.splitlines(), SAID.replace(old, new).splitlines())
+
+
+@pytest.mark.parametrize(("old", "new"), [
+    ("200 OK", "400 Bad Request"), ("HTTP/1.1", "HTTP/1.0"), ("(28)", "(7)"),
+    ("delayed", "delayd"), ("2.004 s", "1.004 s"), ("2002 milli", "1002 milli"), ("curl: ", ""),
+    ("Server: TwistedWeb/26.10.0\n", ""), ("\nDate", "\nX: 1\nDate"), ("·····█", ""),
+    (" received", " received\nmore"),
+])  # fmt: skip
+def test_what_may_not_differ(old, new):
+    assert not matches(SAID.splitlines(), SAID.replace(old, new).splitlines())
+
+
+@pytest.mark.parametrize("page", [
+    "```console\n$ echo 1\n2\n```\n",
+    "```console\n$ echo 1\n$ echo 2\n2\n```\n",
+    "```console\n$ echo 1\n1\n2\n```\n",
+    "```console\n$ no-such-command\n```\n",
+    "```python\nassert 1 == 2\n```\n",
+    "1. A list\n\n   ```console\n   $ true\n   ```\n",
+])  # fmt: skip
+@pytest_twisted.ensureDeferred
+async def test_a_page_that_is_not_true_fails(page, reader):
+    with pytest.raises(AssertionError):
+        await reader.follow(page)
