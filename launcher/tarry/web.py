@@ -62,6 +62,7 @@ class Request(server.Request):
     site: Any = None
     entry: Entry
     fault = ""  # what went wrong in the script, once something has
+    _overfull = False
     _closed = False  # nothing more is to be sent, whatever the script does
 
     def __init__(self, channel: Any, *arguments: Any, **options: Any) -> None:
@@ -69,13 +70,13 @@ class Request(server.Request):
         self.entry = Entry(monotonic(), time.time())
 
     def handleContentChunk(self, data: bytes) -> None:
-        super().handleContentChunk(data)
         most = self.channel.site.limits.body_bytes
-        if self.content.tell() > most:
-            if isinstance(self.channel, Channel):
-                self.channel.refuse(413, f"the body is over {most} bytes")
-            else:
-                self.channel.abortConnection()  # HTTP/2: that stream is reset
+        if self.content.tell() + len(data) <= most:
+            super().handleContentChunk(data)
+        elif isinstance(self.channel, Channel):
+            self.channel.refuse(413, f"the body is over {most} bytes")
+        else:
+            self._overfull = True  # HTTP/2: told at the end of the body, which is not kept
 
     def process(self) -> None:
         site = self.site = self.channel.site
@@ -90,6 +91,9 @@ class Request(server.Request):
             entry.key = keys[0].decode("utf-8", "replace")
         entry.peer = getattr(self.channel, "peer_name", None) or peer_name(self.channel)
         site.ledger.open(entry)
+        if self._overfull:
+            plain(self, 413, f"the body is over {site.limits.body_bytes} bytes")
+            return
         if len(site.ledger.pending) > site.limits.pending:
             self.setHeader(b"Retry-After", b"1")
             plain(self, 503, f"{site.limits.pending} requests are pending: try again later")

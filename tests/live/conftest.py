@@ -43,7 +43,7 @@ class Server:
     def _read(self):
         for line in self.process.stdout:
             self.output += line
-            started = re.search(r"Site starting on (\d+)|http://[^ ]*:(\d+)/", line)
+            started = re.search(r"Site starting on (\d+)|https?://[^ ]*:(\d+)/", line)
             if started and self.port is None:
                 self.port = int(started[1] or started[2])
             if "Site starting on" in line or "Stop it with" in line:
