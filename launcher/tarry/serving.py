@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import shlex
 import sys
 from pathlib import Path
@@ -17,11 +18,12 @@ from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort
 from twisted.logger import ILogObserver, LogEvent, LogLevel, globalLogBeginner, textFileLogObserver
 from twisted.python.usage import UsageError
-from zope.interface import provider
+from zope.interface import implementer
 
 from tarry import __version__, tap
 from tarry.manual import manuals
 from tarry.stopping import handle_signals
+from tarry.workers import Supervisor, Task
 
 
 def serve(arguments: list[str]) -> None:
@@ -32,6 +34,7 @@ def serve(arguments: list[str]) -> None:
         service = tap.makeService(options)
     except UsageError as wrong:
         raise click.ClickException(f"{wrong} (all options: tarry serve --help)") from None
+    terminal = Terminal()
     application = Application("tarry")
     service.setServiceParent(application)
     try:
@@ -44,9 +47,10 @@ def serve(arguments: list[str]) -> None:
         ) from None
     except OSError as wrong:
         raise click.ClickException(f"cannot write {wrong.filename}: {wrong.strerror}") from None
-    _announce(options, service)
-    _begin_logging()
-    reactor.callWhenRunning(handle_signals, reactor, service.open_access_log)
+    if Task.given() is None:
+        _announce(options, service)
+    terminal.open = True
+    reactor.callWhenRunning(handle_signals, reactor, service.reopen)
     reactor.run()
 
 
@@ -60,7 +64,7 @@ def command(arguments: list[str]) -> str:
     return shlex.join(["twistd", "-n", "--pidfile=", "tarry", *arguments])
 
 
-def _announce(options: tap.Options, service: tap.Web) -> None:
+def _announce(options: tap.Options, service: tap.Web | Supervisor) -> None:
     console = Console(highlight=False, soft_wrap=True)
     scheme = "https" if options["certificate"] else "http"
     where = ", ".join(_url(scheme, port) for port in service.ports())
@@ -75,8 +79,23 @@ def _announce(options: tap.Options, service: tap.Web) -> None:
         console.print(f"\nIn plain Twisted: {shlex.join(options.plain())}", markup=False)
     if options["certificate"]:
         console.print(f"\nTrust it: curl --cacert {options['certificate'].authority} {where}")
+    if isinstance(service, Supervisor):
+        console.print(f"{len(service.workers)} processes serve, each with its own ledger.")
+    for each in service.ports():
+        if not _loopback(each):
+            console.print(
+                "[yellow]Other machines can reach it[/yellow]: --interface 127.0.0.1 if not."
+            )
+            break
     console.print("Stop it with Ctrl-C.")
     sys.stdout.flush()
+
+
+def _loopback(port: IListeningPort) -> bool:
+    address = port.getHost()
+    if not isinstance(address, IPv4Address | IPv6Address):
+        return True
+    return ipaddress.ip_address(address.host.partition("%")[0]).is_loopback
 
 
 def _url(scheme: str, port: IListeningPort) -> str:
@@ -87,20 +106,20 @@ def _url(scheme: str, port: IListeningPort) -> str:
     return str(address)
 
 
-def _begin_logging() -> None:
-    """Log to standard error from now on, but not how the pieces start and stop."""
-    write: ILogObserver = textFileLogObserver(sys.stderr)
-    stopping = False
+@implementer(ILogObserver)
+class Terminal:
+    """Logs to standard error, but not how the pieces start and stop: that is ours to say."""
 
-    def stop() -> None:
-        nonlocal stopping
-        stopping = True
+    def __init__(self) -> None:
+        self.write: ILogObserver = textFileLogObserver(sys.stderr)
+        self.open = False
+        globalLogBeginner.beginLoggingTo([self], discardBuffer=True, redirectStandardIO=False)
+        reactor.addSystemEventTrigger("before", "shutdown", self.close)
 
-    @provider(ILogObserver)
-    def observe(event: LogEvent) -> None:
-        ours = stopping or event.get("log_namespace") == "twisted.internet.base"
+    def close(self) -> None:
+        self.open = False
+
+    def __call__(self, event: LogEvent) -> None:
+        ours = not self.open or event.get("log_namespace") == "twisted.internet.base"
         if not ours or event.get("log_level", LogLevel.info) >= LogLevel.warn:
-            write(event)
-
-    globalLogBeginner.beginLoggingTo([observe], discardBuffer=True, redirectStandardIO=False)
-    reactor.addSystemEventTrigger("before", "shutdown", stop)
+            self.write(event)

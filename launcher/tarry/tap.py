@@ -8,10 +8,12 @@ with an option is said in one line before anything starts.
 
 from __future__ import annotations
 
+import contextlib
+import getopt
 import os
 import resource
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 from twisted.application.service import MultiService
@@ -30,6 +32,7 @@ from tarry.folder import Folder
 from tarry.stopping import Grace
 from tarry.transport import tune
 from tarry.web import Limits, Site
+from tarry.workers import Lifeline, Supervisor, Task, adopted
 
 PORT = 8080
 INTERFACE = "127.0.0.1"
@@ -96,6 +99,9 @@ class Options(tap.Options):
         ["connections", None, None,
          f"Open connections, 1 to 1000000; more: 503. [default: the limit of descriptors, less {RESERVE}]",
          whole("connections", 1, 1_000_000)],
+        ["workers", None, 1,
+         "Processes that serve, 1 to 64; each has a ledger and scripts' state of its own.",
+         whole("workers", 1, 64)],
         ["collector", None, "quiet", "Garbage collection: quiet (in pauses) or plain (as Python has it)."],
     ]  # fmt: skip
     optFlags: list[list[Any]] = [  # noqa: RUF012
@@ -108,6 +114,19 @@ class Options(tap.Options):
         self["interface"] = self["certificate"] = None
         self.opt_path(str(collection()))
         self._default = self["root"]
+
+    def parseOptions(self, options: Sequence[str] | None = None) -> None:
+        """As always, but options may stand after DIR too, as people expect."""
+        given = list(sys.argv[1:] if options is None else options)
+        self.arguments = given
+        with contextlib.suppress(getopt.GetoptError):  # which is told in the next line
+            found, rest = getopt.gnu_getopt(given, self.shortOpt, self.longOpt)
+            given = []
+            for name, value in found:
+                long = name.startswith("--") and f"{name[2:]}=" in self.longOpt
+                given += [f"{name}={value}"] if long else [name, value] if value else [name]
+            given += ["--", *rest]
+        super().parseOptions(given)
 
     def opt_path(self, path: str) -> None:
         """A folder or file to serve, like DIR."""
@@ -122,6 +141,8 @@ class Options(tap.Options):
 
     def opt_https(self) -> None:  # type: ignore[override]  # a flag here, a deprecated port there
         """Serve HTTPS, with HTTP/2, by a certificate made for this run. Needs tarry[tls]."""
+        if Task.given() is not None:
+            return  # a worker's parent has made one
         try:
             from tarry.secure import Certificate
 
@@ -166,6 +187,8 @@ class Options(tap.Options):
     def postOptions(self) -> None:
         """Turn --port and --interface into the endpoint that `twistd web` understands."""
         port, self["port"] = self["port"], None
+        if (task := Task.given()) is not None:
+            self["ports"], self["interface"], port = task.endpoints, None, None
         if self["ports"] and (port is not None or self["interface"] is not None):
             raise UsageError("--listen says all: leave out --port and --interface")
         if not self["ports"] and not self["personal"]:
@@ -244,8 +267,11 @@ class Web(MultiService):
         self.sites: list[Site] = []
         self._file = options["access-log"]
         made = cast(MultiService, tap.makeService(options))
-        for child, where in zip(list(made), options["ports"], strict=False):
+        task = Task.given()
+        for index, (child, where) in enumerate(zip(list(made), options["ports"], strict=False)):
             if hasattr(child, "endpoint") and isinstance(child.factory, server.Site):
+                if task is not None:
+                    child.endpoint = adopted(reactor, task, index)
                 child.endpoint = Listening(child.endpoint)
                 self.listening.append(child.endpoint)
                 secure = where.partition(":")[0] not in ("tcp", "tcp6", "unix", "systemd", "fd")
@@ -262,7 +288,9 @@ class Web(MultiService):
         return site
 
     def startService(self) -> None:
-        self.open_access_log()
+        if Task.given() is not None:
+            self.lifeline = Lifeline(reactor)
+        self.reopen()
         super().startService()
         if self.options["collector"] == "quiet":
             Quiet(self.ledger, reactor).start()
@@ -276,7 +304,7 @@ class Web(MultiService):
 
         return super().stopService().addBoth(written)
 
-    def open_access_log(self) -> None:
+    def reopen(self) -> None:
         """Begin the access log; or begin it anew, where its file has been moved away."""
         log = None
         if self._file:
@@ -295,6 +323,8 @@ class Web(MultiService):
         return [each.port for each in self.listening if each.port is not None]
 
 
-def makeService(options: Options) -> Web:
+def makeService(options: Options) -> Web | Supervisor:
     """The service of `twistd tarry`."""
+    if options["workers"] > 1 and Task.given() is None:
+        return Supervisor(options["ports"], options["workers"], options.arguments, reactor)
     return Web(options)

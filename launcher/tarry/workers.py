@@ -1,0 +1,201 @@
+"""`--workers N`: N processes that accept from the same listening sockets.
+
+The parent binds the sockets, which the workers inherit, so a port is never without a listener while a
+worker is replaced. A worker that ends unasked is started again, after a pause that doubles as long as
+it keeps ending soon. Each worker holds one end of a pipe: if the parent goes, however, it stops too.
+
+Every worker has its own ledger, and scripts keep their state per process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import sys
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred, DeferredList, succeed
+from twisted.internet.endpoints import serverFromString
+from twisted.internet.error import ConnectionDone, ReactorNotRunning
+from twisted.internet.interfaces import IListeningPort, IReadDescriptor
+from twisted.internet.protocol import Factory, ProcessProtocol
+from twisted.logger import Logger
+from twisted.protocols.tls import TLSMemoryBIOFactory
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+log = Logger()
+VARIABLE = "TARRY_WORKER"  # of the environment: what makes a process a worker
+PAUSE, LONGEST = 0.1, 10.0  # seconds before a new start; one that lives LONGEST is no failure
+
+
+@dataclass
+class Task:
+    """What a worker is told: its number, and the endpoints with the sockets that they have."""
+
+    number: int
+    endpoints: list[str] = field(default_factory=list)
+    sockets: list[int] = field(default_factory=list)
+    families: list[int] = field(default_factory=list)
+
+    @classmethod
+    def given(cls) -> Task | None:
+        """The task of this process, None if it is no worker."""
+        told = os.environ.get(VARIABLE)
+        return cls(**json.loads(told)) if told else None
+
+
+class Reactor:
+    """Stands in for the reactor while an endpoint listens: *listen* makes the port."""
+
+    def __init__(self, reactor: Any, listen: Any) -> None:
+        self._reactor, self._listen = reactor, listen
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._reactor, name)
+
+    def listenTCP(self, port: int, factory: Any, backlog: int = 50, interface: str = "") -> Any:
+        return self._listen(port, factory, backlog, interface)
+
+    def listenSSL(
+        self, port: int, factory: Any, contextFactory: Any, backlog: int = 50, interface: str = ""
+    ) -> Any:
+        secure = TLSMemoryBIOFactory(contextFactory, False, factory, self._reactor)
+        return self._listen(port, secure, backlog, interface)
+
+
+def adopted(reactor: Any, task: Task, index: int) -> Any:
+    """The endpoint of that *index* in a worker's *task*, on the socket that it inherited."""
+
+    def listen(port: int, factory: Any, backlog: int, interface: str) -> Any:
+        return reactor.adoptStreamPort(task.sockets[index], task.families[index], factory)
+
+    return serverFromString(Reactor(reactor, listen), task.endpoints[index])
+
+
+@implementer(IReadDescriptor)
+class Lifeline:
+    """Standard input of a worker: it ends when the parent does."""
+
+    def __init__(self, reactor: Any) -> None:
+        self.reactor = reactor
+        os.setpgrp()  # Ctrl-C is for the parent, who passes it on
+        reactor.addReader(self)
+
+    def fileno(self) -> int:
+        return 0
+
+    def logPrefix(self) -> str:
+        return "lifeline"
+
+    def doRead(self) -> None:
+        if not os.read(0, 1000):
+            self.connectionLost(Failure(ConnectionDone()))
+
+    def connectionLost(self, reason: Failure) -> None:
+        """The other end is closed. (For this, epoll has the reactor call here, not doRead.)"""
+        self.reactor.removeReader(self)
+        with contextlib.suppress(ReactorNotRunning):  # it has been told to stop already
+            self.reactor.stop()
+
+
+class Worker(ProcessProtocol):
+    """One of the processes, and those that take its place."""
+
+    transport: Any = None
+    pause = PAUSE
+    restart: Any = None
+
+    def __init__(self, supervisor: Supervisor, number: int) -> None:
+        self.supervisor, self.number = supervisor, number
+        self.reactor = supervisor.reactor
+        self.ended: Deferred[None] = Deferred()
+
+    def start(self) -> None:
+        self.restart = None
+        task = Task(self.number, *self.supervisor.bound())
+        command = [sys.executable, "-m", "tarry", "serve", *self.supervisor.arguments]
+        self.started = self.reactor.seconds()
+        self.reactor.spawnProcess(
+            self, command[0], command,
+            env={**os.environ, VARIABLE: json.dumps(asdict(task))},
+            childFDs={0: "w", 1: 1, 2: 2, **{fd: fd for fd in task.sockets}},
+        )  # fmt: skip
+
+    def signal(self, number: int) -> None:
+        if self.transport is not None and self.transport.pid:
+            self.transport.signalProcess(number)
+
+    def stop(self) -> Deferred[None]:
+        if self.restart is not None:
+            self.restart.cancel()
+            return succeed(None)
+        self.signal(signal.SIGTERM)
+        return self.ended
+
+    def processEnded(self, reason: Failure) -> None:
+        if self.supervisor.stopping:
+            self.ended.callback(None)
+            return
+        if self.reactor.seconds() - self.started > LONGEST:
+            self.pause = PAUSE
+        log.error(
+            "worker {number} ended, {reason}: it starts again in {pause:g} s",
+            number=self.number, reason=reason.getErrorMessage(), pause=self.pause,
+        )  # fmt: skip
+        self.restart = self.reactor.callLater(self.pause, self.start)
+        self.pause = min(self.pause * 2, LONGEST)
+
+
+class Supervisor(Service):
+    """The parent: binds *endpoints*, and has *count* workers serve them as *arguments* say."""
+
+    def __init__(
+        self, endpoints: list[str], count: int, arguments: list[str], reactor: Any
+    ) -> None:
+        self.endpoints, self.arguments, self.reactor = endpoints, arguments, reactor
+        self.workers = [Worker(self, number + 1) for number in range(count)]
+        self.listening: list[Any] = []
+        self.stopping = False
+
+    def startService(self) -> None:
+        super().startService()
+
+        def listen(port: int, factory: Any, backlog: int, interface: str) -> Any:
+            bound = self.reactor.listenTCP(port, Factory(), backlog, interface)
+            bound.stopReading()  # the workers accept
+            self.listening.append(bound)
+            return bound
+
+        for endpoint in self.endpoints:
+            failed: list[Failure] = []
+            made = serverFromString(Reactor(self.reactor, listen), endpoint)
+            made.listen(Factory()).addErrback(failed.append)
+            if failed:
+                failed[0].raiseException()
+        for worker in self.workers:
+            worker.start()
+
+    def stopService(self) -> Deferred[Any]:
+        super().stopService()
+        self.stopping = True
+        for port in self.listening:
+            port.stopListening()
+        return DeferredList([worker.stop() for worker in self.workers])
+
+    def reopen(self) -> None:
+        """Have all workers begin their access log anew."""
+        for worker in self.workers:
+            worker.signal(signal.SIGHUP)
+
+    def bound(self) -> tuple[list[str], list[int], list[int]]:
+        """Endpoints, descriptors and address families, as a Task has them."""
+        sockets = [port.fileno() for port in self.listening]
+        return self.endpoints, sockets, [int(port.addressFamily) for port in self.listening]
+
+    def ports(self) -> list[IListeningPort]:
+        return self.listening
