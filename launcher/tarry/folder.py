@@ -88,11 +88,31 @@ class Broken:
 class Scripts:
     """The scripts of a site: their code, and the resources of those that may be kept."""
 
-    def __init__(self, registry: static.Registry) -> None:
-        self.registry = registry
+    def __init__(self, registry: static.Registry, reactor: Any = None) -> None:
+        if reactor is None:
+            from twisted.internet import reactor
+        self.registry, self.reactor = registry, reactor
+        self._looked: dict[str, Version | None] = {}  # in this turn
         self._code: dict[str, tuple[Version, CodeType]] = {}
         self._kept: dict[str, tuple[Version, Any]] = {}
         self._told: dict[str, Version] = {}  # versions whose fault has been logged
+
+    def look(self, path: str) -> Version | None:
+        """The version of the file now; None if there is none. Looked up once in a reactor's turn.
+
+        That is enough: what is read in this turn had arrived when it began, so an edit that a client
+        made before it sent its request is one that a look in the turn sees.
+        """
+        if path in self._looked:
+            return self._looked[path]
+        try:
+            version = version_of(os.stat(path))
+        except OSError:
+            version = None
+        self._looked[path] = version
+        if len(self._looked) == 1:
+            self.reactor.callLater(0, self._looked.clear)
+        return version
 
     def resource(self, path: str, version: Version) -> Any:
         """The resource of the script at *path*, whose file is now at *version*."""
@@ -190,13 +210,8 @@ class Folder(static.File):
     def getChild(self, path: bytes, request: IRequest) -> Any:
         """The script or file named *path*; all that must not be served is not found."""
         known = self.safe.get((self.path, path))
-        if known is not None:
-            try:
-                version = version_of(os.stat(known[0]))
-            except OSError:
-                version = None
-            if version == known[1]:
-                return self.scripts.resource(known[0], version) or self.childNotFound
+        if known is not None and self.scripts.look(known[0]) == known[1]:
+            return self.scripts.resource(*known) or self.childNotFound
         if path == b"":
             return self._index(request)
         try:

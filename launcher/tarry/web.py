@@ -19,14 +19,16 @@ import sys
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
+from urllib.parse import unquote_to_bytes
 
 from twisted.internet.error import ConnectionAborted, ConnectionDone
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
-from twisted.web import http, server
+from twisted.web import http, http_headers, server
 from twisted.web.error import UnsupportedMethod
+from twisted.web.resource import getChildForRequest
 
 from tarry.folder import place, plain
 from tarry.ledger import ABORTED, FAILED, FINISHED, LEFT, Entry, Ledger, without_credentials
@@ -98,7 +100,21 @@ class Request(server.Request):
             self.setHeader(b"Retry-After", b"1")
             plain(self, 503, f"{site.limits.pending} requests are pending: try again later")
             return
-        super().process()
+        if self.path == b"*":
+            super().process()
+            return
+        self.responseHeaders.setRawHeaders(b"Server", [server.version])
+        self.responseHeaders.setRawHeaders(b"Date", [site.date()])
+        self.prepath = []
+        self.postpath = list(map(unquote_to_bytes, self.path[1:].split(b"/")))
+        try:
+            resource = site.getResourceFor(self)
+            make_encoder = getattr(resource, "getEncoder", None)
+            if make_encoder is not None:
+                self._encoder = make_encoder(self)
+            self.render(resource)
+        except BaseException:  # as in Twisted: whatever it is, the client gets an answer
+            self.processingFailed(Failure())
 
     def _origin_form(self) -> None:
         """Make of http://user:password@host/path?query, which a proxy may send, /path?query."""
@@ -259,8 +275,27 @@ class Channel(http.HTTPChannel):
         if self._in_body:
             self.deadline = monotonic() + self.site.limits.idle_seconds
         elif self.deadline != NEVER and not self._in_head:
+            if (
+                data.endswith(b"\r\n\r\n")
+                and data.find(b"\r\n\r\n") == len(data) - 4
+                and len(data) <= self.site.limits.head_bytes
+                and b"\r\n " not in data
+                and b"\r\n\t" not in data
+                and not data.startswith(b"\r\n")
+            ):
+                self._whole_head(data)
+                return
             self._begin_head()
         super().dataReceived(data)
+
+    def _whole_head(self, data: bytes) -> None:
+        """What super().dataReceived does with a head that came in one piece, and nothing after it."""
+        first, *headers = data[:-4].split(b"\r\n")
+        super().lineReceived(first)
+        for line in headers:
+            if self.transport.disconnecting or not self.headerReceived(line):
+                return
+        super().lineReceived(b"")
 
     def _begin_head(self) -> None:
         self._in_head = True
@@ -333,6 +368,18 @@ class Channel(http.HTTPChannel):
         lose = getattr(self.transport, "loseWriteConnection", None) or self.transport.loseConnection
         lose()
 
+    def writeHeaders(self, version: bytes, code: bytes, reason: bytes, headers: Any) -> None:
+        """As HTTPChannel's, in one piece."""
+        if not isinstance(headers, http_headers.Headers):
+            super().writeHeaders(version, code, reason, headers)
+            return
+        lines = [b"%b %b %b\r\n" % (version, code, reason)]
+        for name, values in headers.getAllRawHeaders():
+            for value in values:
+                lines.append(b"%b: %b\r\n" % (name, value))  # noqa: PERF401  # it is faster so
+        lines.append(b"\r\n")
+        self.transport.write(b"".join(lines))
+
     # How the client reads.
 
     def pauseProducing(self) -> None:
@@ -398,6 +445,7 @@ class Site(server.Site):
         self.channels: set[Any] = set()  # and connections that have not chosen one yet
         self.draining = False
         self._sweeping: LoopingCall | None = None
+        self._date_of, self._date = 0, b""
 
     def buildProtocol(self, addr: Any) -> Any:
         if len(self.channels) >= self.limits.connections:
@@ -417,6 +465,17 @@ class Site(server.Site):
         channel.timeOut = self.timeOut
         channel.callLater = self.reactor.callLater
         return channel
+
+    def getResourceFor(self, request: Any) -> Any:
+        request.sitepath = list(request.prepath)
+        return getChildForRequest(self.resource, request)
+
+    def date(self) -> bytes:
+        """The value of a Date header, made anew once a second."""
+        now = int(time.time())
+        if now != self._date_of:
+            self._date_of, self._date = now, http.datetimeToString(now)
+        return self._date
 
     def log(self, request: Any) -> None:
         """Not when a response is finished, but when it has ended, however: see Request._end."""

@@ -28,7 +28,11 @@ class Served:
     def __init__(self, path):
         self.path, self.folder = path, Folder(str(path))
         self.folder.processors = {".rpy": ResourceScript}
+        self.folder.scripts.reactor = self  # here each request is a reactor's turn of its own
         self.treq = StubTreq(self.folder)
+
+    def callLater(self, delay, function):
+        function()
 
     def write(self, name, text):
         """As an editor does that puts a new file in place of the old."""

@@ -14,6 +14,7 @@ ROOT = Path(__file__).parents[2]
 TIMERS = {
     "ChannelProductionTests.test_HTTPChannelUnregistersSelfWhenTimingOut",
     "RequestTests.test_requestBodyTimeoutFromFactory",
+    "GenericHTTPChannelTests.test_h2CancelsH11Timeout",
 } | {
     f"{version}.{test}"
     for version in ("HTTP0_9Tests", "HTTP1_0Tests", "HTTP1_1Tests", "HTTP1_1_close_Tests")
