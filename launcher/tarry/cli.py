@@ -142,14 +142,16 @@ def check(paths: tuple[Path, ...]) -> None:
 
 @main.command()
 @click.argument("urls", nargs=-1, required=True, metavar="URL…")
+@click.option("--base", default="http://127.0.0.1:8080/", show_default=True, envvar="TARRY_BASE",
+              help="Where URLs without a host are (or TARRY_BASE).")  # fmt: skip
 @click.option("-n", "--times", type=click.IntRange(1, 1000), default=1, show_default=True,
               help="Ask for each this many times.")  # fmt: skip
 @click.option("--timeout", type=click.FloatRange(0, min_open=True), default=60.0, show_default=True,
               help="Seconds to wait for an answer to begin.")  # fmt: skip
-def fetch(urls: tuple[str, ...], times: int, timeout: float) -> None:
+def fetch(urls: tuple[str, ...], base: str, times: int, timeout: float) -> None:
     """Ask for all URLs at once and show how long each took: that they do not wait for each other.
 
-    A URL without a host is one of http://127.0.0.1:8080/. Exits 1 if one got no answer.
+    Exits 1 if one got no answer.
 
     \b
     Examples:
@@ -162,8 +164,8 @@ def fetch(urls: tuple[str, ...], times: int, timeout: float) -> None:
     from tarry import fetching
 
     async def run() -> None:
-        done = await fetching.fetch(urls, times, timeout)
-        Console(highlight=False).print(fetching.table(done))
+        done = await fetching.fetch(urls, base, times, timeout)
+        Console(highlight=False).print(fetching.table(done, base))
         if any(each.last is None for each in done):
             if all(each.status == "no server" for each in done):
                 click.echo("Error: nothing listens there: start it with 'tarry serve'", err=True)

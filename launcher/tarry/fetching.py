@@ -17,7 +17,6 @@ from twisted.internet.defer import DeferredList, ensureDeferred
 from twisted.internet.error import ConnectError
 from twisted.web.client import ResponseNeverReceived
 
-BASE = "http://127.0.0.1:8080/"
 BAR = 24  # columns of the picture
 
 
@@ -51,10 +50,10 @@ class Fetch:
             self.status = type(wrong).__name__
 
 
-async def fetch(urls: Sequence[str], times: int, timeout: float) -> list[Fetch]:
-    """Ask for each of *urls* *times* times, all at once; in the order in which they ended."""
+async def fetch(urls: Sequence[str], base: str, times: int, timeout: float) -> list[Fetch]:
+    """Ask for each of *urls*, below *base*, *times* times at once; in the order in which they ended."""
     done: list[Fetch] = []
-    fetches = [Fetch(urljoin(BASE, url)) for url in urls for _ in range(times)]
+    fetches = [Fetch(urljoin(base, url)) for url in urls for _ in range(times)]
     console = Console(stderr=True)
     progress = Progress(
         SpinnerColumn(), BarColumn(), TextColumn("{task.completed} of {task.total} answered"),
@@ -72,7 +71,7 @@ async def fetch(urls: Sequence[str], times: int, timeout: float) -> list[Fetch]:
     return done
 
 
-def table(fetches: Sequence[Fetch]) -> Table:
+def table(fetches: Sequence[Fetch], base: str) -> Table:
     """A row a request: dots while it waited for the first byte, a bar while bytes came."""
     longest = max([f.last for f in fetches if f.last] or [1.0])
     drawn = Table(box=None, pad_edge=False)
@@ -83,7 +82,7 @@ def table(fetches: Sequence[Fetch]) -> Table:
     drawn.add_column("last", justify="right", no_wrap=True)
     drawn.add_column("", no_wrap=True, min_width=BAR)
     for each in fetches:
-        name = each.url.removeprefix(BASE)
+        name = each.url.removeprefix(base)
         if each.last is None:
             drawn.add_row(name, f"[red]{each.status}")
             continue

@@ -10,7 +10,6 @@ import contextlib
 import os
 import pty
 import re
-import shlex
 import shutil
 import signal
 import subprocess
@@ -125,14 +124,9 @@ class Reader:
         """Run *command* to its end; returns its exit code and what it printed."""
         port = str(self.server.port) if self.server else "8080"
         command = re.sub(r"\b8080\b", port, command)
-        if kind == "python":
-            arguments = [sys.executable, "-c", command]
-        else:  # `tarry fetch` takes 8080 for granted
-            program = "from tarry import cli, fetching\n"
-            program += f"fetching.BASE = 'http://127.0.0.1:{port}/'\ncli.main(prog_name='tarry')"
-            tarry = shlex.join([sys.executable, "-c", program])
-            arguments = ["bash", "-c", f'tarry() {{ {tarry} "$@"; }}\n{command}']
-        return terminal(arguments, cwd=self.folder, env=self.env)
+        shell = [sys.executable, "-c"] if kind == "python" else ["bash", "-c"]
+        env = {**self.env, "TARRY_BASE": f"http://127.0.0.1:{port}/"}  # for `tarry fetch`
+        return terminal([*shell, command], cwd=self.folder, env=env)
 
     async def follow(self, text):
         """Do all that the page *text* shows; AssertionError where it is not true."""
