@@ -117,7 +117,7 @@ def examine(path: Path) -> Iterator[Trap]:
         return
     try:
         tree = ast.parse(content, str(path))
-        compile(content, str(path), "exec", dont_inherit=True)  # sees a stray "return", too
+        compile(content, str(path), "exec")  # sees a stray "return", too
     except Exception as error:  # mostly SyntaxError, but also RecursionError, MemoryError
         before, null, _ = content.partition(b"\0")  # of which Python says no line
         line = before.count(b"\n") + 1 if null else getattr(error, "lineno", None) or 1

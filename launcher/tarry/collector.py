@@ -5,11 +5,12 @@ looks at every object alive, and with thousands of requests pending that stops t
 of milliseconds: lateness for all of them, in the middle of a burst. So:
 
 - What is there once the server is up (modules, classes, the scripts) is frozen: never looked at again.
-- Collections of the young come after 50,000 new containers rather than 700, and full ones rarely: each
-  look costs the same however much garbage it finds, so fewer looks cost less.
+- A collection of the young comes after half a million new containers (Python: 700 to 2,000). A pending
+  request has about 40, and a burst of 10,000 of them is no garbage, so nothing is to be gained by a look.
+  Serving a request makes no cycles; what scripts make of them is found after at most half a million
+  containers, some 100 MB, and this bounds the memory of a server that is never idle.
 - When nothing is in flight, a full collection is done in the pause, where it delays nobody, at most
-  every IDLE seconds. This is what bounds memory for a server that is ever idle; for one that never is,
-  the thresholds still hold, so cycles are found after at most 50,000 * 50 * 100 new containers.
+  every IDLE seconds.
 
 `--collector plain` leaves Python's settings as they are.
 """
@@ -23,7 +24,7 @@ from twisted.internet.task import LoopingCall
 
 from tarry.ledger import Ledger
 
-THRESHOLDS = (50_000, 50, 100)  # new containers; collections of the young; of the middle-aged
+THRESHOLDS = (500_000, 50, 100)  # new containers; collections of the young; of the middle-aged
 IDLE = 10.0  # seconds between two looks whether nothing is in flight
 
 

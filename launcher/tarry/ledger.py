@@ -41,27 +41,8 @@ class Entry:
     """What is known of one request. Ended ones do not change any more."""
 
     __slots__ = (
-
-        "arrived",
-        "began",
-        "bytes",
-        "detail",
-        "ended",
-        "first",
-        "id",
-        "key",
-        "last",
-        "method",
-        "outcome",
-        "path",
-        "peer",
-        "protocol",
-        "query",
-
-        "stalled",
-        "status",
-        "uncounted",
-        "writes",
+        "arrived", "began", "bytes", "detail", "ended", "first", "id", "key", "last", "method", "outcome",
+        "path", "peer", "protocol", "query", "size", "stalled", "status", "uncounted", "writes",
     )  # fmt: skip
 
     def __init__(self, began: float, arrived: float) -> None:
@@ -69,7 +50,7 @@ class Entry:
         self.began, self.arrived = began, arrived  # monotonic, wall clock
         self.key = self.query = self.peer = self.detail = ""
         self.method = self.path = self.protocol = b""
-        self.status = self.bytes = self.uncounted = 0
+        self.status = self.bytes = self.uncounted = self.size = 0
         self.first = self.last = self.ended = 0.0  # monotonic; 0: not yet
         self.writes: array[float] | None = None  # time, size, time, size …
         self.outcome = PENDING
@@ -88,7 +69,7 @@ class Entry:
         else:
             self.uncounted += 1
 
-    def size(self) -> int:
+    def measure(self) -> int:
         """An estimate of the memory that this takes, in bytes."""
         texts = len(self.path) + len(self.query) + len(self.key) + len(self.detail)
         return ENTRY_BYTES + texts + 8 * len(self.writes or ())
@@ -160,10 +141,11 @@ class Ledger:
             entry.detail = detail
         self.outcomes[outcome] += 1
         if self.most:
+            entry.size = entry.measure()
             self.ended.append(entry)
-            self.size += entry.size()
+            self.size += entry.size
             while len(self.ended) > self.most or self.size > self.most_bytes:
-                self.size -= self.ended.popleft().size()
+                self.size -= self.ended.popleft().size
         if self._watchers:
             self._tell(entry)
 
@@ -185,7 +167,7 @@ class Ledger:
         kept = [entry for entry in self.ended if not unwanted(entry)]
         gone = len(self.ended) - len(kept)
         self.ended = deque(kept)
-        self.size = sum(entry.size() for entry in kept)
+        self.size = sum(entry.size for entry in kept)
         return gone
 
     def watch(self, watcher: Callable[[Entry], None]) -> Callable[[], None]:

@@ -8,10 +8,13 @@ epoll only if it would block. Buffering, backpressure and closing are Twisted's.
 from __future__ import annotations
 
 import socket
+from errno import ENOBUFS
 from typing import Any, cast
 
 from twisted.internet import tcp
+from twisted.internet.error import ConnectionLost
 from twisted.internet.interfaces import IListeningPort, IReactorTime
+from twisted.internet.main import CONNECTION_LOST
 from twisted.python.failure import Failure
 
 BACKLOG = 4096  # connections that wait to be accepted; the kernel may allow fewer
@@ -79,6 +82,17 @@ class Transport(tcp.Server):
         """Send what there is; all else is left to the end of the turn, also to find out a loss."""
         if self._noted and self.connected and not self.disconnecting and self._unsent():
             self.doWrite()
+
+    def writeSomeData(self, data: bytes) -> int | ConnectionLost:
+        """As Connection's, with less ado where there is little to send."""
+        if len(data) > self.SEND_LIMIT:
+            return super().writeSomeData(data)
+        try:
+            return self.socket.send(data)
+        except BlockingIOError:
+            return 0
+        except OSError as wrong:
+            return 0 if wrong.errno == ENOBUFS else CONNECTION_LOST
 
     def _unsent(self) -> bool:
         return self._tempDataLen > 0 or len(self.dataBuffer) > self.offset

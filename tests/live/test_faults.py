@@ -618,3 +618,19 @@ async def test_connections_are_kept_alive_by_tcp(site):
             ["ss", "-tnoH", f"dport = :{port}"], capture_output=True, text=True, timeout=HANG
         )
         assert "timer:(keepalive," in shown.stdout
+
+
+@pytest.mark.parametrize("site", [["--listing"]], indirect=True)
+@pytest_twisted.ensureDeferred
+async def test_a_listing_only_if_asked_for(site):
+    (site.folder / "secret.py").write_text("x")
+    shown = await ask(site.url())
+    assert (shown.code, b"delayed.rpy" in shown.body, b"secret" in shown.body) == (200, True, False)
+
+
+@pytest_twisted.ensureDeferred
+async def test_the_limit_of_descriptors_is_raised():
+    server = Server(["bash", "-c", 'ulimit -S -n 100; exec "$@"', "bash", *TARRY])
+    waiting = [ensureDeferred(ask(server.url("delayed.rpy?delay=1"))) for _ in range(200)]
+    assert {answer.code for answer in await gatherResults(waiting)} == {200}
+    assert server.stop() == 0

@@ -49,7 +49,7 @@ def expect(folder, source):
     ]
     assert [line for line, _ in found] == [line for line, _ in marks], found
     for (_, text), (_, mark) in zip(found, marks, strict=True):
-        assert mark in text
+        assert mark in f": {text}"
 
 
 def resource(body, rest=""):
@@ -184,6 +184,18 @@ def test_what_cannot_be_read(tmp_path):
             names, ["Permission denied", nothing, nothing, "it is not a file"], strict=True
         )
     ]
+
+
+def test_a_file_in_a_folder_that_cannot_be_entered():
+    path = Path("closed", "x.rpy")
+    denied = PermissionError(13, "Permission denied")
+    with (
+        mock.patch("os.stat", side_effect=denied),
+        mock.patch.object(Path, "stat", side_effect=denied),  # has its own in Python 3.10
+    ):
+        scripts, [found] = check([path])
+    assert scripts == [path]
+    assert str(found).startswith(f"{path}:1: cannot be read, Permission denied: ")
 
 
 def test_a_folder_that_cannot_be_read(tmp_path):
@@ -392,7 +404,7 @@ def test_each_class_notices_for_itself_or_by_its_base(tmp_path):
         (
             "",
             "open('x')",
-            " open() keeps all other clients waiting: run it in a thread, with defer",
+            ": open() keeps all other clients waiting: run it in a thread, with defer",
         ),
         ("", "input()", "deferToThread"),
         ("import io", "io.open('x')", "deferToThread"),
@@ -439,6 +451,7 @@ def test_a_client_that_blocks_and_need_not_be_installed(tmp_path, name):
         ("deferToThread(lambda: sleep(1))", "", ""),
         ("sleep = self.sleep\nsleep(1)", "", ""),
         ("open = self.open\nopen('x')", "", ""),
+        ("stop(self)", "", ""),
         ("self.open('x')\nself.time.sleep(1)\nrequest.run()\nrequest.a()", "", ""),
     ],
 )
@@ -448,6 +461,8 @@ def test_where_blocking_counts(tmp_path, body, in_method, in_function):
         from twisted.internet.threads import deferToThread
         def helper():
             sleep(1)  {in_function}
+        def stop(work):
+            work.helper()
         def render_GET(self, request):
             sleep(1)
     """
@@ -503,6 +518,7 @@ def test_where_blocking_counts(tmp_path, body, in_method, in_function):
         "import twisted.internet.reactor\ntwisted.internet.reactor.stop",
         "from twisted.web import server, http as h\nserver.Site\nh.OK\nserver.Site.noSuchThing",
         "import twisted\ntwisted.version",
+        "from twisted.web import vhost\nimport twisted.web.rewrite",
         "from . import nothing\nfrom .woven import nothing",
         "def f(server):\n    return server.noSuchThing",
         "from twisted.web import server\nserver = self.server\nserver.noSuchThing",
@@ -525,6 +541,24 @@ def test_a_name_that_is_missing_is_told_once_though_loading_fails_of_it(tmp_path
         tmp_path,
         "from twisted.web.resource import NoResource; 1 / 0  #! loading it raises #! deprecated",
     )
+
+
+def test_a_notice_ends_with_its_paragraph():
+    def old():
+        """
+        Do it.
+
+        Deprecated in Twisted 1.2.3; use
+        L{new} instead.
+
+        @return: nothing
+        """
+
+    assert checks.deprecation("old", old) == (
+        "old was deprecated in Twisted 1.2.3",
+        "use new instead",
+    )
+    assert checks.deprecation("new", None) is None
 
 
 def test_import_of_all_there_is(tmp_path):

@@ -102,7 +102,7 @@ def test_forgetting_is_by_what_is_given_and_only_of_what_has_ended():
     ledger.open(waiting)
     assert ledger.forget(lambda e: ledger.matches(e, key="a")) == 2
     assert [e.key for e in ledger.entries()] == ["b", "a"]
-    assert ledger.size == ledger.ended[0].size()
+    assert ledger.size == ledger.ended[0].size
     assert ledger.forget(lambda e: ledger.matches(e, path="/other")) == 0
     assert ledger.forget(lambda e: True) == 1
     assert ledger.entries() == [waiting]
