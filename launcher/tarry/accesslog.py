@@ -7,11 +7,13 @@ and its outcome.
 
 from __future__ import annotations
 
+import re
 import time
 from typing import IO, Any
 
 from tarry.ledger import FINISHED, LEFT, Entry
 
+UNQUOTED = re.compile(rb"[^ !#-\[\]-~]")  # what must not stand in a quoted field as it is
 GREEN, YELLOW, RED, DIM, PLAIN = "\x1b[32m", "\x1b[33m", "\x1b[31m", "\x1b[2m", "\x1b[0m"
 
 
@@ -30,12 +32,12 @@ class AccessLog:
             self._second = second
             self._date = time.strftime("%d/%b/%Y:%H:%M:%S %z", time.localtime(second))
         headers = request.requestHeaders
+        asked = b"%b %b %b" % (request.method, request.uri, request.clientproto)
         referer = headers.getRawHeaders(b"Referer", (b"-",))[0]
         agent = headers.getRawHeaders(b"User-Agent", (b"-",))[0]
         status = entry.status or (499 if entry.outcome == LEFT else 500)
-        asked = f"{quoted(request.method)} {quoted(request.uri)} {quoted(request.clientproto)}"
         line = (
-            f'{entry.peer.rpartition(":")[0] or "-"} - - [{self._date}] "{asked}" {status} '
+            f'{entry.peer.rpartition(":")[0] or "-"} - - [{self._date}] "{quoted(asked)}" {status} '
             f'{entry.bytes or "-"} "{quoted(referer)}" "{quoted(agent)}"'
         )
         if self.watched:
@@ -62,6 +64,6 @@ class AccessLog:
 def quoted(value: bytes) -> str:
     """*value* as it may stand between quotes in a line of a log."""
     text = value.decode("latin-1")
-    if text.isascii() and text.isprintable() and '"' not in text and "\\" not in text:
+    if UNQUOTED.search(value) is None:
         return text
     return ascii(text)[1:-1].replace('"', '\\"')

@@ -154,9 +154,16 @@ class Request(server.Request):
             )  # fmt: skip
             self._break_off(f"str written at {where}")
             return
-        super().write(data)
+        if self._encoder is None and (self.startedWriting or self._typed()):
+            http.Request.write(self, data)
+        else:
+            super().write(data)
         if not self._disconnected:
             self.entry.wrote(len(data), monotonic())
+
+    def _typed(self) -> bool:
+        """Whether the response has its type, so that server.Request need not think of one."""
+        return self.responseHeaders.hasHeader(b"Content-Type") and not self._inFakeHead
 
     def finish(self) -> None:
         if self._closed:
