@@ -9,6 +9,7 @@ from pathlib import Path
 
 import click
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from tarry import __version__, collection
@@ -90,12 +91,12 @@ def list_scripts(folder: Path | None, as_json: bool) -> None:
         raise click.ClickException(f"there is no .rpy file in {folder}: try another folder")
     console = Console(highlight=False)
     for manual in found:
-        console.print(f"[bold]{manual.name}[/bold]  {manual.summary}", soft_wrap=False)
+        console.print(f"[bold]{escape(manual.name)}[/bold]  {escape(manual.summary)}")
         table = Table(box=None, padding=(0, 0, 0, 2), show_header=False)
-        for parameter in manual.parameters:
-            default = "" if parameter.default == "-" else f"default {parameter.default}"
-            row = [parameter.name, parameter.meaning, parameter.range, default]
-            table.add_row(f"[cyan]{row[0]}", *row[1:])
+        for each in manual.parameters:
+            default = "" if each.default == "-" else f"default {each.default}"
+            name, *rest = map(escape, (each.name, each.meaning, each.range, default))
+            table.add_row(f"[cyan]{name}", *rest)
         console.print(table)
         console.print()
 

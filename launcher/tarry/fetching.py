@@ -11,6 +11,7 @@ from urllib.parse import urljoin
 
 import treq
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 from rich.table import Table
 from twisted.internet.defer import DeferredList, ensureDeferred
@@ -82,7 +83,7 @@ def table(fetches: Sequence[Fetch], base: str) -> Table:
     drawn.add_column("last", justify="right", no_wrap=True)
     drawn.add_column("", no_wrap=True, min_width=BAR)
     for each in fetches:
-        name = each.url.removeprefix(base)
+        name = escape(each.url.removeprefix(base))
         if each.last is None:
             drawn.add_row(name, f"[red]{each.status}")
             continue

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import click
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 from twisted.application.app import startApplication
 from twisted.application.service import Application
@@ -73,7 +74,7 @@ def _announce(options: tap.Options, service: tap.Web | Supervisor) -> None:
     if folder is not None:
         table = Table.grid(padding=(0, 2))
         for manual in manuals(Path(folder)):
-            table.add_row(f"  /{manual.name}", manual.summary)
+            table.add_row(*map(escape, (f"  /{manual.name}", manual.summary)))
         Console(highlight=False).print(table)
     if folder is not None and not options["certificate"]:
         console.print(f"\nIn plain Twisted: {shlex.join(options.plain())}", markup=False)

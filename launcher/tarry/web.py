@@ -86,9 +86,11 @@ class Request(server.Request):
         if not self.uri.startswith(b"/"):
             self._origin_form()
         entry.method, entry.path, entry.protocol = self.method, self.path, self.clientproto
-        if self.args:
-            entry.query = without_credentials(self.uri.partition(b"?")[2])
-        keys = self.args.get(b"key") or self.requestHeaders.getRawHeaders(b"X-Tarry-Key")
+        query = self.uri.partition(b"?")[2]
+        if query:
+            entry.query = without_credentials(query)
+        arguments = self.args if self.method != b"POST" else http.parse_qs(query, 1)  # no body's
+        keys = arguments.get(b"key") or self.requestHeaders.getRawHeaders(b"X-Tarry-Key")
         if keys:
             entry.key = keys[0].decode("utf-8", "replace")
         entry.peer = getattr(self.channel, "peer_name", None) or peer_name(self.channel)
@@ -159,7 +161,8 @@ class Request(server.Request):
         else:
             super().write(data)
         if not self._disconnected:
-            self.entry.wrote(len(data), monotonic())
+            bodiless = self.method == b"HEAD" or self.code in http.NO_BODY_CODES
+            self.entry.wrote(0 if bodiless else len(data), monotonic())
 
     def _typed(self) -> bool:
         """Whether the response has its type, so that server.Request need not think of one."""

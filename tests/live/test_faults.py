@@ -281,7 +281,8 @@ async def test_what_a_script_breaks_off_is_aborted(site):
 async def test_the_ledger_never_holds_secrets(site):
     sent = (b"POST http://user:hunter2@localhost/delayed.rpy?token=hunter2&delay=0 HTTP/1.1\r\nHost: x\r\n"
             b"Authorization: Basic hunter2\r\nCookie: s=hunter2\r\nConnection: close\r\n"
-            b"Content-Length: 7\r\n\r\nhunter2")  # fmt: skip
+            b"Content-Type: application/x-www-form-urlencoded\r\n"
+            b"Content-Length: 11\r\n\r\nkey=hunter2")  # fmt: skip
     all_of(site, sent)
     held = (await ask(site.url("ledger.rpy"))).body
     assert b'"POST"' in held
@@ -533,7 +534,18 @@ async def test_static_files_with_ranges(site):
     assert (answer.code, len(answer.body)) == (200, 260_000)
     part = await ask(site.url("page.txt"), headers={"Range": "bytes=26-28"})
     assert (part.code, part.body) == (206, b"ABC")
-    assert [e["bytes"] for e in await entries(site, path="/page.txt")] == [260_000, 3]
+    head = await ask(site.url("page.txt"), method="HEAD")
+    same = {"If-Modified-Since": answer.header("Last-Modified")}
+    unchanged = await ask(site.url("page.txt"), headers=same)
+    assert (head.code, unchanged.code) == (200, 304)
+    assert [e["bytes"] for e in await entries(site, path="/page.txt")] == [260_000, 3, 0, 0]
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_query_is_kept_as_it_was_sent(site):
+    for query in ("flag", "a=1&flag", "&&", "a;b"):
+        await ask(site.url(f"nowhere?{query}"))
+    assert [e["query"] for e in await entries(site)] == ["flag", "a=1&flag", "&&", "a;b"]
 
 
 # --- stopping ---

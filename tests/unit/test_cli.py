@@ -57,6 +57,9 @@ def test_list_json(tarry):
 def test_list_of_somebody_s_scripts(tarry, tmp_path):
     (tmp_path / "sub").mkdir()
     (tmp_path / "sub" / "plain.rpy").write_text('"""Just a line."""\nresource = None\n')
+    (tmp_path / "sub" / "[b]rackets.rpy").write_text('"""A [red]line[/] of it."""\n')
+    assert "sub/[b]rackets.rpy  A [red]line[/] of it." in tarry("list", tmp_path).output
+    (tmp_path / "sub" / "[b]rackets.rpy").unlink()
     (tmp_path / "broken.rpy").write_text("def (:\n")
     (tmp_path / ".hidden.rpy").write_text("")
     rows = json.loads(tarry("list", tmp_path, "--json").output)
