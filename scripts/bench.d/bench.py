@@ -95,7 +95,7 @@ def scenarios(quick: bool) -> list[Scenario]:
                  "start", (("start", "ms"),), main, "", "", {}),
         Scenario("requests", "Requests/s: 50 connections, keep-alive, delay 0",
                  "rate", (("rate", "requests/s"), ("p99", "p99 ms")),
-                 (*every, "tarry-unledgered"), "closed", QUICKEST,
+                 (*every, "tarry-unledgered", "tarry-logged"), "closed", QUICKEST,
                  {"connections": 50, "warm": size(0.5, 0.2), "seconds": size(2, 0.5)}),
         Scenario("burst-1000", f"Burst: {some:,.0f} at once, delay {wait:g} s",
                  "p99", lateness, main, "burst", page.format(wait),
@@ -360,7 +360,7 @@ def write(folder: Path, result: dict[str, object], shown: Sequence[Scenario]) ->
     return [*said, f"picture: {folder / 'result.svg'}"]
 
 
-def report(out: Console, result: dict, shown: Sequence[Scenario], log: str) -> None:
+def report(out: Console, result: dict, shown: Sequence[Scenario]) -> None:
     """Print all tables, and what was left out."""
     runs, quick = result["runs"], result["options"]["quick"]
     for scenario in shown:
@@ -380,7 +380,7 @@ def report(out: Console, result: dict, shown: Sequence[Scenario], log: str) -> N
     for line in figures.doubts(shown, runs, LABELS):
         out.print(line, style="yellow" if " ! " in line else None)
     for note in NOTES:
-        out.print(note.format(log=log), style="dim")
+        out.print(note, style="dim")
 
 
 def arguments(given: Sequence[str]) -> argparse.Namespace:
@@ -434,13 +434,13 @@ def main(given: Sequence[str]) -> int:
         work = Path(folder)
         bench = Bench(work, compile_load(work), server_core, load_core)
         os.sched_setaffinity(0, {load_core})
-        known, log = servers(work, make_site(work), bench.load)
+        known = servers(work, make_site(work), bench.load)
         runs, missing = run_all(bench, wanted, known, asked.rounds, out)
     options = {"rounds": asked.rounds, "quick": asked.quick}
     result = {"environment": place, "options": options,
               "scenarios": [dataclasses.asdict(each) for each in wanted],
               "runs": runs, "not measured": missing}  # fmt: skip
-    report(out, result, wanted, log)
+    report(out, result, wanted)
     for line in write(asked.output, result, wanted):
         out.print(line, soft_wrap=True)
     return 0 if runs else 1

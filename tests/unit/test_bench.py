@@ -245,7 +245,7 @@ def everything(bench, value=12345.6):
 def test_everything_fits_80_columns_and_no_figure_is_cut(bench, figures, servers):
     console = Console(width=80, file=io.StringIO())
     result = {"runs": everything(bench), "options": {"quick": False}, "not measured": {}}
-    bench.report(console, result, bench.scenarios(quick=False), "does so too")
+    bench.report(console, result, bench.scenarios(quick=False))
     text = console.file.getvalue()
     assert max(map(len, text.splitlines())) <= 80
     assert "\N{HORIZONTAL ELLIPSIS}" not in text
@@ -273,14 +273,6 @@ def test_most_are_measured_in_every_round_and_who_takes_long_in_the_first(bench)
 
 
 # Options
-
-
-def test_an_option_is_found_in_help_only_as_a_whole_word(servers):
-    text = "  --ledger-size=     How many\n  -c, --collector=WORD  Which\n  --access-log FILE"
-    assert servers.has_option(text, "--collector")
-    assert servers.has_option(text, "--access-log")
-    assert not servers.has_option(text, "--ledger")
-    assert not servers.has_option(text, "--access")
 
 
 def test_rounds(bench):
