@@ -169,6 +169,7 @@ def test_every_kind_of_install_carries_the_scripts(kind, tmp_path, checkout):
     (borrowed,) = home.glob("lib/python3*/site-packages")
     python = home / "bin" / "python"
     install = run(sys.executable, "-m", "pip", "--python", python, "install", "--no-deps", "-q",
+                  "--ignore-installed",  # as one stands in the borrowed environment
                   "--no-index", "--no-build-isolation", "--disable-pip-version-check", file,
                   env={**os.environ, "PYTHONPATH": ":".join(p for p in sys.path if "site-" in p)},
                   )  # fmt: skip
