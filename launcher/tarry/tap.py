@@ -207,6 +207,9 @@ class Options(tap.Options):
             raise UsageError(
                 f"--collector {self['collector']!r} is not allowed: give quiet or plain"
             )
+        kinds = {port.partition(":")[0] for port in self["ports"]}
+        if self["workers"] > 1 and kinds - {"tcp", "tcp6", "ssl"}:
+            raise UsageError("--workers share a tcp: or ssl: endpoint: give --listen such a one")
         if isinstance(self["root"], Folder):
             self["root"].listing = bool(self["listing"])
         self["access-log"] = self["access-log"] or self["logfile"]
@@ -217,7 +220,8 @@ class Options(tap.Options):
         """What the options allow, within what the process may have."""
         names = ("head-seconds", "idle-seconds", "head-bytes", "body-bytes", "pending")
         given: dict[str, Any] = {name.replace("-", "_"): self[name] for name in names}
-        return Limits(connections=self["connections"] or descriptors() - RESERVE, **given)
+        most = max(1, descriptors() - RESERVE)
+        return Limits(connections=self["connections"] or most, **given)
 
     def folder(self) -> str | None:
         """The folder that is served, or None where something else is."""

@@ -156,6 +156,8 @@ WRONG = [
     (["--path", ".", "."], "give only one"),
     (["--prot", "1"], "option --prot not recognized"),
     ([".", "."], "Wrong number of arguments"),
+    (["--workers", "2", "--listen", "unix:/tmp/x"], "--workers share a tcp: or ssl: endpoint"),
+    (["--https", "--listen", "tcp:0"], "give it an ssl: endpoint instead of --https"),
 ]
 
 
