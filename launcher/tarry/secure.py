@@ -7,6 +7,7 @@ nothing spins; and a script that aborts its stream is told of the end, as it is 
 
 from __future__ import annotations
 
+import atexit
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -113,13 +114,14 @@ class Negotiating(Protocol):
 
 
 class Certificate:
-    """A certificate for localhost, of an authority of its own: files that go with this object."""
+    """A certificate for localhost, of an authority of its own: files that go with the process."""
 
     def __init__(self) -> None:
         import trustme
 
-        self._folder = tempfile.TemporaryDirectory(prefix="tarry-")
-        folder = Path(self._folder.name)
+        temporary = tempfile.TemporaryDirectory(prefix="tarry-")
+        atexit.register(temporary.cleanup)
+        folder = Path(temporary.name)
         authority = trustme.CA()
         issued = authority.issue_cert("localhost", "127.0.0.1", "::1")
         self.authority = folder / "authority.pem"
