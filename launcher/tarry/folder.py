@@ -131,7 +131,9 @@ class Scripts:
             return None
         except Exception as wrong:
             failure = Failure()
-            line = f"{place(wrong, path)}: {type(wrong).__name__}: {wrong}".splitlines()[0]
+            where = place(wrong, path)
+            where = f"{path}:1" if where == path else where  # nothing of it ran
+            line = f"{where}: {type(wrong).__name__}: {wrong}".splitlines()[0]
         if self._told.get(path) != version:
             self._told[path] = version
             if failure is None:
