@@ -37,6 +37,10 @@ from tarry.transport import Transport
 if TYPE_CHECKING:
     from tarry.accesslog import AccessLog
 
+# The module twisted.web.http looks up its attributes slowly, as some of them are deprecated.
+NO_BODY_CODES, PlainRequest, parse_qs = http.NO_BODY_CODES, http.Request, http.parse_qs
+NOT_DONE_YET, VERSION = server.NOT_DONE_YET, server.version
+
 log = Logger()
 monotonic = time.monotonic
 NEVER = float("inf")
@@ -89,7 +93,7 @@ class Request(server.Request):
         query = self.uri.partition(b"?")[2]
         if query:
             entry.query = without_credentials(query)
-        arguments = self.args if self.method != b"POST" else http.parse_qs(query, 1)  # no body's
+        arguments = self.args if self.method != b"POST" else parse_qs(query, 1)  # no body's
         keys = arguments.get(b"key") or self.requestHeaders.getRawHeaders(b"X-Tarry-Key")
         if keys:
             entry.key = keys[0].decode("utf-8", "replace")
@@ -105,7 +109,7 @@ class Request(server.Request):
         if self.path == b"*":
             super().process()
             return
-        self.responseHeaders.setRawHeaders(b"Server", [server.version])
+        self.responseHeaders.setRawHeaders(b"Server", [VERSION])
         self.responseHeaders.setRawHeaders(b"Date", [site.date()])
         self.prepath = []
         self.postpath = list(map(unquote_to_bytes, self.path[1:].split(b"/")))
@@ -132,7 +136,7 @@ class Request(server.Request):
         except UnsupportedMethod:
             super().render(resrc)
             return
-        if body is server.NOT_DONE_YET or self._closed:
+        if body is NOT_DONE_YET or self._closed:
             return
         if not isinstance(body, bytes):
             kind, method = type(body).__name__, f"render_{self.method.decode('ascii', 'replace')}"
@@ -157,11 +161,11 @@ class Request(server.Request):
             self._break_off(f"str written at {where}")
             return
         if self._encoder is None and (self.startedWriting or self._typed()):
-            http.Request.write(self, data)
+            PlainRequest.write(self, data)
         else:
             super().write(data)
         if not self._disconnected:
-            bodiless = self.method == b"HEAD" or self.code in http.NO_BODY_CODES
+            bodiless = self.method == b"HEAD" or self.code in NO_BODY_CODES
             self.entry.wrote(0 if bodiless else len(data), monotonic())
 
     def _typed(self) -> bool:
