@@ -58,16 +58,18 @@ class Entry:
 
     def wrote(self, size: int, now: float) -> None:
         """Note that *size* bytes of the body were written *now* (monotonic)."""
-        if not self.first:
-            self.first = now
-        self.last = now
-        self.bytes += size
+        if not self.first:  # and mostly last: so a list of one is not kept
+            self.first = self.last = now
+            self.bytes = size
+            return
         if self.writes is None:
-            self.writes = array("d", (now, size))
-        elif len(self.writes) < 2 * WRITES:
+            self.writes = array("d", (self.first, self.bytes))
+        if len(self.writes) < 2 * WRITES:
             self.writes.extend((now, size))
         else:
             self.uncounted += 1
+        self.last = now
+        self.bytes += size
 
     def measure(self) -> int:
         """An estimate of the memory that this takes, in bytes."""
@@ -80,7 +82,7 @@ class Entry:
         def after(moment: float) -> float | None:
             return round((moment - self.began) * 1000, 3) if moment else None
 
-        pairs = self.writes or array("d")
+        pairs = self.writes or array("d", (self.first, self.bytes) if self.first else ())
         return {
             "id": self.id,
             "key": self.key,
