@@ -32,10 +32,10 @@ class Multiplexed(H2Connection):
     persistent = 1
     peer_name: str
 
-    @property
-    def requests(self) -> list[Any]:
-        """What is under way, like Channel.requests."""
-        return list(self.streams)
+    _leaving = False
+
+    def busy(self) -> bool:
+        return bool(self.streams)
 
     def connectionMade(self) -> None:
         self.peer_name = web.peer_name(self.transport)
@@ -63,9 +63,11 @@ class Multiplexed(H2Connection):
 
     def loseConnection(self) -> None:
         """Say that no more requests are taken, and close."""
-        self.conn.close_connection()
-        self.transport.write(self.conn.data_to_send())
-        self.transport.loseConnection()
+        if not self._leaving:
+            self._leaving = True
+            self.conn.close_connection()
+            self.transport.write(self.conn.data_to_send())
+            self.transport.loseConnection()
 
     def abortRequest(self, streamID: int) -> None:
         stream = self.streams.get(streamID)
@@ -82,7 +84,6 @@ class Negotiating(Protocol):
     def __init__(self, site: Site) -> None:
         self.site = site
         self.channel: Any = None
-        self.requests: list[Any] = []
         self.deadline = web.NEVER
 
     def connectionMade(self) -> None:
@@ -91,6 +92,9 @@ class Negotiating(Protocol):
 
     def overdue(self) -> None:
         self.transport.abortConnection()
+
+    def busy(self) -> bool:
+        return False
 
     def loseConnection(self) -> None:
         self.transport.loseConnection()

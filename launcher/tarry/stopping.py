@@ -30,18 +30,22 @@ class Grace(Service):
 
     def stopService(self) -> Deferred[None]:
         super().stopService()
-        self.site.drain()
         self.until = self.clock.seconds() + self.seconds
         self.looking = LoopingCall(self.look)
         self.looking.clock = self.clock
         return self.looking.start(LOOK).addCallback(self.ended)
 
+    def in_flight(self) -> int:
+        """Requests that are not answered, or connections on which answers have not gone out."""
+        return max(len(self.site.ledger.pending), len(self.site.channels))
+
     def look(self) -> None:
-        pending = len(self.site.ledger.pending)
+        self.site.drain()
         left = self.until - self.clock.seconds()
-        if pending and left > 0:
+        if self.in_flight() and left > 0:
             if self.watched:
-                say = f"\rwaiting for {count(pending)}, {left:.0f} s at most (Ctrl-C: no longer) "
+                requests = count(self.in_flight())
+                say = f"\rwaiting for {requests}, {left:.0f} s at most (Ctrl-C: no longer) "
                 print(say, end="", file=sys.stderr, flush=True)
         else:
             self.looking.stop()
@@ -49,9 +53,8 @@ class Grace(Service):
     def ended(self, _: object) -> Deferred[None]:
         if self.watched:
             print("\r\x1b[K", end="", file=sys.stderr, flush=True)
-        pending = len(self.site.ledger.pending)
-        if pending:
-            log.warn("broken off in flight: {requests}", requests=count(pending))
+        if self.in_flight():
+            log.warn("broken off in flight: {requests}", requests=count(self.in_flight()))
         self.site.abort("the server stopped")
         return deferLater(self.clock, 0)  # the turn in which connections are closed
 

@@ -279,14 +279,18 @@ class Web(MultiService):
                 child.endpoint = Listening(child.endpoint)
                 self.listening.append(child.endpoint)
                 secure = where.partition(":")[0] not in ("tcp", "tcp6", "unix", "systemd", "fd")
-                child.factory = self._site(child.factory, negotiates=secure)
+                child.factory = self._site(child.factory, secure)
         made.setServiceParent(self)
         for site in self.sites:
             grace = Grace(site, options["grace"], sys.stderr.isatty(), reactor)
             grace.setServiceParent(self)
 
-    def _site(self, plain: server.Site, negotiates: bool) -> Site:
-        site = Site(plain.resource, self.options.limits(), self.ledger, negotiates=negotiates)
+    def _site(self, plain: server.Site, secure: bool) -> Site:
+        site = Site(plain.resource, self.options.limits(), self.ledger)
+        if secure:
+            from tarry.secure import Negotiating
+
+            site.opening = Negotiating
         site.displayTracebacks = plain.displayTracebacks
         self.sites.append(site)
         return site

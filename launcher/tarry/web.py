@@ -35,6 +35,8 @@ from tarry.ledger import ABORTED, FAILED, FINISHED, LEFT, Entry, Ledger, without
 from tarry.transport import Transport
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from tarry.accesslog import AccessLog
 
 # The module twisted.web.http looks up its attributes slowly, as some of them are deprecated.
@@ -357,6 +359,10 @@ class Channel(http.HTTPChannel):
         if pipelined and self.deadline != NEVER and not self._in_head:
             self._begin_head()  # of which a part may be here already
 
+    def busy(self) -> bool:
+        """Whether a request is being answered, or its body received."""
+        return bool(self.requests) and not self._in_head and not self._refused
+
     def overdue(self) -> None:
         """The deadline has passed."""
         if self._refused or not (self._in_head or self._in_body):
@@ -437,12 +443,12 @@ class TooMany(Protocol):
 
 
 class Site(server.Site):
-    """A site that knows its connections, and what may be asked of it.
-
-    *negotiates*: whether connections are TLS, on which clients may choose HTTP/2.
-    """
+    """A site that knows its connections, and what may be asked of it."""
 
     requestFactory = Request
+    opening: Callable[[Site], Protocol] | None = (
+        None  # what connections begin with, if not HTTP/1.1
+    )
 
     def __init__(
         self,
@@ -450,12 +456,10 @@ class Site(server.Site):
         limits: Limits,
         ledger: Ledger,
         access_log: AccessLog | None = None,
-        negotiates: bool = False,
         reactor: Any = None,
     ) -> None:
         super().__init__(resource, timeout=limits.idle_seconds, reactor=reactor)
         self.limits, self.ledger, self.access_log = limits, ledger, access_log
-        self.negotiates = negotiates
         self.channels: set[Any] = set()  # and connections that have not chosen one yet
         self.draining = False
         self._sweeping: LoopingCall | None = None
@@ -464,13 +468,7 @@ class Site(server.Site):
     def buildProtocol(self, addr: Any) -> Any:
         if len(self.channels) >= self.limits.connections:
             return TooMany(self.limits.connections)
-        if self.negotiates:
-            from tarry.secure import Negotiating
-
-            protocol = Negotiating(self)
-            protocol.factory = self
-            return protocol
-        return self.furnish(Channel())
+        return self.furnish(Channel()) if self.opening is None else self.opening(self)
 
     def furnish(self, channel: Any) -> Any:
         """Give *channel* what a site gives to its channels."""
@@ -515,13 +513,16 @@ class Site(server.Site):
             self.access_log.flush()
 
     def drain(self) -> None:
-        """From now on each connection ends with the response that is under way, if one is."""
+        """From now on each connection ends with the response that is under way, if one is.
+
+        To be called until there are no connections: on HTTP/2 responses end, but not connections.
+        """
         self.draining = True
         for channel in list(self.channels):
-            if channel.requests:
+            if channel.busy():
                 channel.persistent = 0
             else:
-                channel.loseConnection()
+                channel.loseConnection()  # once it has sent what it has to send
 
     def abort(self, why: str) -> None:
         """Break off whatever is still under way."""
