@@ -18,6 +18,7 @@ from array import array
 from collections import Counter, deque
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import unquote_to_bytes
 
 PENDING = "pending"  # not ended yet
 FINISHED = "finished"  # the whole response was written
@@ -31,10 +32,7 @@ MOST = 10_000  # ended entries that are kept by default
 MOST_BYTES = 64 * 2**20  # of memory, by estimate, that ended entries may take
 ENTRY_BYTES = 700  # of memory that an entry takes beside its texts and writes, measured
 
-_CREDENTIAL = re.compile(
-    rb"((?:^|[&;])[^=&;]*(?:passw|secret|token|api_?key|auth|signature|credential)[^=&;]*=)[^&;]*",
-    re.IGNORECASE,
-)
+_CREDENTIAL = re.compile(rb"passw|secret|token|api_?key|auth|signature|credential", re.IGNORECASE)
 
 
 class Entry:
@@ -197,6 +195,11 @@ class Ledger:
 
 def without_credentials(query: bytes) -> str:
     """A query as the ledger keeps it: values of parameters named like credentials are left out."""
-    if _CREDENTIAL.search(query):
-        query = _CREDENTIAL.sub(rb"\1-", query)
+    if _CREDENTIAL.search(unquote_to_bytes(query)):
+        parts = re.split(rb"([&;])", query)
+        for index, part in enumerate(parts):
+            name, equals, _ = part.partition(b"=")
+            if equals and _CREDENTIAL.search(unquote_to_bytes(name)):
+                parts[index] = name + b"=-"
+        query = b"".join(parts)
     return query.decode("ascii", "replace")

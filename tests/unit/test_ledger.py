@@ -125,6 +125,7 @@ def test_watchers_are_told_of_each_change_until_they_want_no_more():
     (b"password=x&PASSWD=y;apikey=z", "password=-&PASSWD=-;apikey=-"),
     (b"X-Amz-Signature=ff&x=1", "X-Amz-Signature=-&x=1"),
     (b"client_secret=a%20b", "client_secret=-"),
+    (b"%74oken=abc&a=token", "%74oken=-&a=token"),
     (b"\xff\x00", "\ufffd\x00"),
 ])  # fmt: skip
 def test_values_named_like_credentials_are_left_out(query, kept):
