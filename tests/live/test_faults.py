@@ -92,6 +92,13 @@ def all_of(site, data):
         return everything(client)
 
 
+def not_listening(site):
+    try:
+        raw(site).close()
+    except ConnectionRefusedError:
+        return True
+
+
 # --- what the seed's listing gets ---
 
 
@@ -577,13 +584,7 @@ async def test_an_answer_that_is_finished_but_not_read_yet_is_in_flight_too(site
         await until(lambda: client.recv(1, socket.MSG_PEEK))
         site.process.send_signal(signal.SIGTERM)
 
-        def not_listening():
-            try:
-                raw(site).close()
-            except ConnectionRefusedError:
-                return True
-
-        await until(not_listening)
+        await until(lambda: not_listening(site))
         client.settimeout(HANG)
         got = everything(client)
     assert len(got.partition(b"\r\n\r\n")[2]) == 20_000_000
@@ -612,13 +613,7 @@ async def test_a_second_signal_ends_it_now(site):
         await until(there)
         site.process.send_signal(signal.SIGTERM)
 
-        def not_listening():
-            try:
-                raw(site).close()
-            except ConnectionRefusedError:
-                return True
-
-        await until(not_listening)
+        await until(lambda: not_listening(site))
         assert site.process.poll() is None
         assert site.stop(signal.SIGTERM) == 128 + signal.SIGTERM
 
