@@ -95,6 +95,10 @@ class Answer:
         return float(re.search(r"dur=([\d.]+)", self.header("Server-Timing"))[1]) / 1000
 
 
+class EnoughError(Exception):
+    """What a test's *received* raises once it has seen enough: that closes the connection."""
+
+
 async def ask(url, method="GET", received=None, **options):
     """Ask, on a connection of its own; *received* is told of each piece as it comes."""
     pieces = []

@@ -16,7 +16,7 @@ import pytest_twisted
 from twisted.internet.defer import ensureDeferred, gatherResults
 from twisted.web.client import ResponseFailed, ResponseNeverReceived
 
-from tests.live.conftest import HANG, RPY, TARRY, Server, ask, until
+from tests.live.conftest import HANG, RPY, TARRY, EnoughError, Server, ask, until
 from tests.live.test_leaving import WAYS, connect
 
 SEED = """
@@ -231,9 +231,6 @@ async def test_the_ledger_is_followed_live_and_says_what_it_left_out(site):
         if b"event: finished" in seen:
             raise EnoughError
 
-    class EnoughError(Exception):
-        pass
-
     headers = {"Accept": "text/event-stream"}
     following = ensureDeferred(ask(site.url("ledger.rpy"), received=received, headers=headers))
     await until(lambda: seen)
@@ -314,8 +311,7 @@ async def test_the_access_log_has_those_that_left_and_were_aborted_too(tmp_path)
     await ask(
         server.url("delayed.rpy?delay=0"), headers={"User-Agent": 'me "q"', "Referer": "http://x/"}
     )
-    with connect(server, "delayed.rpy?delay=60"):
-        pass
+    connect(server, "delayed.rpy?delay=60").close()
     await until(lambda: "the client left" in server.output)
     os.replace(file, tmp_path / "old.log")
     server.process.send_signal(signal.SIGHUP)

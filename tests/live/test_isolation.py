@@ -7,7 +7,7 @@ import pytest_twisted
 from twisted.internet.defer import ensureDeferred, gatherResults
 from twisted.web.client import ResponseNeverReceived
 
-from tests.live.conftest import ask, until
+from tests.live.conftest import EnoughError, ask, until
 
 SLACK = 0.010  # seconds, between two clocks
 
@@ -75,12 +75,9 @@ async def test_the_claim_of_the_seed(server):
 
 @pytest_twisted.ensureDeferred
 async def test_the_first_line_of_a_stream_is_read_long_before_the_last_is_written(server):
-    class EnoughError(Exception):
-        pass
-
     def received(piece):
         assert json.loads(piece)["n"] == 1
-        raise EnoughError  # which closes the connection
+        raise EnoughError
 
     path = "streamed.rpy?count=1000&interval=60&key=first"
     with pytest.raises(EnoughError):
