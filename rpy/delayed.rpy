@@ -43,7 +43,8 @@ PAGE = b"""<!DOCTYPE html>
 
 def query(request, **known):
     """The query's values. *known* names each with its default and what is allowed: low and high of
-    a number (whole if the default is), words, or nothing for any text. ValueError on all else."""
+    a number (whole if the default is), words, or nothing for any text. One whose default is False
+    is a flag: "name" or "name=1". ValueError on all else."""
     pairs = parse_qsl(request.uri.partition(b"?")[2].decode("utf-8", "replace"), True)
     values = {name: default for name, (default, *_) in known.items()}
     for name, text in pairs:
@@ -53,7 +54,9 @@ def query(request, **known):
             raise ValueError(f"{name} is given more than once: give it once")
         default, *allowed = known[name]
         kind = type(default)
-        if kind is str:
+        if kind is bool:
+            right, hint = text in ("", "1"), f"{name} or {name}=1"
+        elif kind is str:
             right, hint = text in allowed or not allowed, " or ".join(allowed)
         else:
             form = r"[0-9]{1,20}" if kind is int else r"[0-9]{1,20}(\.[0-9]*)?|\.[0-9]+"
@@ -61,7 +64,7 @@ def query(request, **known):
             hint = "a {}number from {} to {}".format("whole " * (kind is int), *allowed)
         if not right:
             raise ValueError(f"{name}={text[:40]!a} is not allowed: give {hint}")
-        values[name] = kind(text)
+        values[name] = kind is bool or kind(text)
     return values
 
 
@@ -92,6 +95,8 @@ def attempt(request, log, step):
         if request.startedWriting:  # a part must not pass for the whole
             (request.transport or request.channel).abortConnection()
         else:
+            if request.producer:
+                request.unregisterProducer()
             refuse(request, 500, "the script failed: the server's log says why")
 
 

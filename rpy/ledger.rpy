@@ -3,7 +3,7 @@ Show what became of each request, as the server saw it.
 
     GET /ledger.rpy?outcome=left&key=a
     GET /ledger.rpy?await=left&key=a&timeout=5
-    GET /ledger.rpy?summary=1
+    GET /ledger.rpy?summary
     DELETE /ledger.rpy?key=a
 
 Parameters:
@@ -15,7 +15,7 @@ Parameters:
     since    only after the request with this id            0 to 10000000000000  0
     await    wait until there is one with this outcome      an outcome           -
     timeout  how long to wait for it (seconds)              0 to 3600            10
-    summary  counts instead, also of those not reading      1                    -
+    summary  counts instead, also of those not reading      flag                 -
 
 Answer: 200 application/json, a list of entries, in the order of arrival: "arrived" is in seconds
     since 1970; "first_byte", "last_byte", "end" and the first of each of "writes" in milliseconds
@@ -31,7 +31,7 @@ Client leaves: it waits for nothing any more. A stream that is not read leaves e
 Try it:
 
     $ tarry serve
-    $ curl 'http://127.0.0.1:8080/ledger.rpy?summary=1'
+    $ curl 'http://127.0.0.1:8080/ledger.rpy?summary'
 """
 
 # SPDX-License-Identifier: MIT-0
@@ -57,7 +57,8 @@ OUTCOMES = ("pending", "finished", "left", "aborted", "failed")
 
 def query(request, **known):
     """The query's values. *known* names each with its default and what is allowed: low and high of
-    a number (whole if the default is), words, or nothing for any text. ValueError on all else."""
+    a number (whole if the default is), words, or nothing for any text. One whose default is False
+    is a flag: "name" or "name=1". ValueError on all else."""
     pairs = parse_qsl(request.uri.partition(b"?")[2].decode("utf-8", "replace"), True)
     values = {name: default for name, (default, *_) in known.items()}
     for name, text in pairs:
@@ -67,7 +68,9 @@ def query(request, **known):
             raise ValueError(f"{name} is given more than once: give it once")
         default, *allowed = known[name]
         kind = type(default)
-        if kind is str:
+        if kind is bool:
+            right, hint = text in ("", "1"), f"{name} or {name}=1"
+        elif kind is str:
             right, hint = text in allowed or not allowed, " or ".join(allowed)
         else:
             form = r"[0-9]{1,20}" if kind is int else r"[0-9]{1,20}(\.[0-9]*)?|\.[0-9]+"
@@ -75,7 +78,7 @@ def query(request, **known):
             hint = "a {}number from {} to {}".format("whole " * (kind is int), *allowed)
         if not right:
             raise ValueError(f"{name}={text[:40]!a} is not allowed: give {hint}")
-        values[name] = kind(text)
+        values[name] = kind is bool or kind(text)
     return values
 
 
@@ -106,6 +109,8 @@ def attempt(request, log, step):
         if request.startedWriting:  # a part must not pass for the whole
             (request.transport or request.channel).abortConnection()
         else:
+            if request.producer:
+                request.unregisterProducer()
             refuse(request, 500, "the script failed: the server's log says why")
 
 
@@ -175,7 +180,7 @@ class Ledger(Resource):
                 outcome=("", *OUTCOMES),
                 since=(0, 0, MOST),
                 timeout=(10.0, 0, LONGEST),
-                summary=("", "1"),
+                summary=(False,),
                 **{"await": ("", *OUTCOMES)},
             )
         except ValueError as wrong:

@@ -39,14 +39,15 @@ class Entry:
     """What is known of one request. Ended ones do not change any more."""
 
     __slots__ = (
-        "arrived", "began", "bytes", "detail", "ended", "first", "id", "key", "last", "method", "outcome",
-        "path", "peer", "protocol", "query", "size", "stalled", "status", "uncounted", "writes",
+        "arrived", "began", "bytes", "detail", "ended", "first", "id", "key", "last", "method", "note",
+        "outcome", "path", "peer", "protocol", "query", "size", "stalled", "status", "uncounted",
+        "writes",
     )  # fmt: skip
 
     def __init__(self, began: float, arrived: float) -> None:
         self.id = 0
         self.began, self.arrived = began, arrived  # monotonic, wall clock
-        self.key = self.query = self.peer = self.detail = ""
+        self.key = self.query = self.peer = self.detail = self.note = ""
         self.method = self.path = self.protocol = b""
         self.status = self.bytes = self.uncounted = self.size = 0
         self.first = self.last = self.ended = 0.0  # monotonic; 0: not yet
@@ -71,7 +72,7 @@ class Entry:
 
     def measure(self) -> int:
         """An estimate of the memory that this takes, in bytes."""
-        texts = len(self.path) + len(self.query) + len(self.key) + len(self.detail)
+        texts = len(self.path) + len(self.query) + len(self.key) + len(self.detail + self.note)
         return ENTRY_BYTES + texts + 8 * len(self.writes or ())
 
     def as_dict(self) -> dict[str, Any]:
@@ -102,6 +103,7 @@ class Entry:
             "writes_not_kept": self.uncounted,
             "outcome": self.outcome,
             "detail": self.detail,
+            "note": self.note,
             "not_reading": self.stalled,
         }
 

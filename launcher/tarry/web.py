@@ -47,6 +47,7 @@ log = Logger()
 monotonic = time.monotonic
 NEVER = float("inf")
 SWEEP = 1.0  # seconds from one look at all connections to the next
+NOTE = 200  # characters of a script's note that are kept
 LINGER = 5.0  # seconds that a client has to read why it was refused
 
 
@@ -70,6 +71,9 @@ class Request(server.Request):
     site: Any = None
     entry: Entry
     fault = ""  # what went wrong in the script, once something has
+    note = (
+        ""  # what the script has to say of this request, for the ledger: it may set it at any time
+    )
     _overfull = False
     _closed = False  # nothing more is to be sent, whatever the script does
 
@@ -187,6 +191,8 @@ class Request(server.Request):
         entry, site = self.entry, self.site
         if self.startedWriting:
             entry.status = self.code
+        if self.note:
+            entry.note = str(self.note)[:NOTE]
         site.ledger.close(entry, outcome, detail, monotonic())
         if site.access_log is not None:
             site.access_log.write(self, entry)

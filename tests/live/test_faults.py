@@ -118,6 +118,14 @@ async def test_the_seed_s_listing_gets_a_500_at_once_and_the_log_says_what_to_do
     assert (entry["status"], entry["detail"]) == (500, f"str written at {path}:8")
 
 
+@pytest_twisted.ensureDeferred
+async def test_a_script_may_note_something_of_a_request(site):
+    put(site, "x.rpy", "request.note = 'n' * 300; return b'done'")
+    await ask(site.url("x.rpy"))
+    (entry,) = await entries(site, path="/x.rpy")
+    assert entry["note"] == "n" * 200
+
+
 AFTER_THE_FIRST_BYTE = [
     "request.write(b'part'); request.write('text'); request.finish(); return NOT_DONE_YET",
     "request.write(b'part'); raise RuntimeError('late')",

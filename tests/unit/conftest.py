@@ -21,7 +21,7 @@ RPY = Path(__file__).parents[2] / "rpy"
 class Asked:
     """A request under way, and what has come of it so far."""
 
-    def __init__(self, script, method, query):
+    def __init__(self, script, method, query, **options):
         self.script, self.response, self.failure, self.body, self.done = (
             script,
             None,
@@ -30,7 +30,7 @@ class Asked:
             False,
         )
         url = f"http://127.0.0.1/script.rpy{query}"
-        self.deferred = script.treq.request(method, url, unbuffered=True)
+        self.deferred = script.treq.request(method, url, unbuffered=True, **options)
         self.deferred.addCallbacks(self._headers, self._failed)
         script.treq.flush()
 
@@ -81,8 +81,12 @@ class Script:
         self.treq = StubTreq(root)
         self.treq._agent._serverFactory.ledger = Ledger()  # what `tarry serve` gives to its site
 
-    def get(self, query="", method="GET"):
-        return Asked(self, method, query)
+    def get(self, query="", method="GET", **options):
+        """Ask; *query* is what follows the name in the address, *options* are treq's."""
+        return Asked(self, method, query, **options)
+
+    def post(self, query="", **options):
+        return self.get(query, "POST", **options)
 
     def connect(self, query, headers=b""):
         """A request over a transport of which the test says when it is full; returns both ends."""

@@ -15,6 +15,7 @@ from .conftest import RPY, Script
 
 SCRIPTS = sorted(path.name for path in RPY.glob("*.rpy"))
 AT_ONCE = {"ledger.rpy"}  # answers without a wait, if it is not asked for one
+NOT_IN_VIRTUAL_TIME = set()  # what it waits for are threads, processes, connections
 
 
 def bad_values(parameter):
@@ -43,8 +44,13 @@ def bad_values(parameter):
             yield "1.5"
     elif ", " in parameter.range:
         yield from ["x", parameter.range, "<script>"]
-    elif parameter.range in ("one of these", "an outcome", "1"):
+    elif parameter.range in ("one of these", "an outcome", "flag"):
         yield from ["x", "Left", "2", "<script>"]
+
+
+def of_get(manual):
+    """The parameters that GET takes: the meaning of others begins with their method."""
+    return [p for p in manual.parameters if not re.match("[A-Z]+: ", p.meaning)]
 
 
 def every_bad_query():
@@ -54,7 +60,9 @@ def every_bad_query():
         for parameter in manual.parameters:
             for value in bad_values(parameter):
                 yield name, f"?{parameter.name}={urllib.parse.quote(value)}", parameter.name
-            good = parameter.default if parameter.default != "-" else "a"
+            good = {"-": "1" if parameter.range == "flag" else "a"}.get(
+                parameter.default, parameter.default
+            )
             yield name, f"?{parameter.name}={good}&{parameter.name}={good}", parameter.name
         yield name, "?unheard=1", "unheard"
         yield name, "?<b>=1", "<b>"
@@ -91,7 +99,7 @@ def test_any_query_is_answered_or_refused(name, query):
     if asked.response is None:
         assert not script.idle()  # accepted: it waits for its time
     else:
-        assert asked.code in (200, 400)
+        assert asked.code != 500
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
@@ -101,7 +109,7 @@ def test_the_defaults_of_the_manual_are_the_script_s(name):
         assert Script(RPY / name).get().code == 200
         return
     manual = read(RPY / name, name)
-    spelled = "&".join(f"{p.name}={p.default}" for p in manual.parameters if p.default != "-")
+    spelled = "&".join(f"{p.name}={p.default}" for p in of_get(manual) if p.default != "-")
     calls = []
     for query in ("", f"?{spelled}"):
         script = Script(RPY / name)
@@ -113,11 +121,11 @@ def test_the_defaults_of_the_manual_are_the_script_s(name):
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_the_limits_of_the_manual_are_allowed(name):
     manual = read(RPY / name, name)
-    for parameter in manual.parameters:
+    for parameter in of_get(manual):
         for limit in re.findall(r"\d+", parameter.range):
             script = Script(RPY / name)
             asked = script.get(f"?{parameter.name}={limit}")
-            assert asked.response is None or asked.code == 200, (parameter.name, limit, asked.body)
+            assert asked.response is None or asked.code != 400, (parameter.name, limit, asked.body)
 
 
 def methods(name):
@@ -128,6 +136,8 @@ def methods(name):
 @pytest.mark.parametrize("name", SCRIPTS)
 @pytest.mark.parametrize(("method", "code"), [("POST", 405), ("PUT", 501), ("BREW", 501)])
 def test_other_methods(name, method, code):
+    if method in methods(name):
+        return
     asked = Script(RPY / name).get(method=method)
     assert asked.code == code
     if code == 405:
