@@ -249,7 +249,7 @@ def shown(name, text, most=40):
     return ascii(name[:most])[1:-1] + (f"={ascii(value)[1:-1]}" if text else "")
 
 
-def complain(n, name, text, line):
+def reject(n, name, text, line):
     raise ValueError(f"{f'step {n}, ' if n else ''}{shown(name, text)}: {line}")
 
 
@@ -257,31 +257,31 @@ def value_of(n, name, text):
     """What the *text* of step *n* stands for: a number, bytes, or a pair of these."""
     data = text.encode("latin-1")
     if name not in (*NAMES, "explain"):
-        complain(n, name, text, f"no such step: give {', '.join(NAMES)}")
+        reject(n, name, text, f"no such step: give {', '.join(NAMES)}")
     elif name in NUMBERS:
         kind, low, high, unit = NUMBERS[name]
         form = r"[0-9]{1,20}" if kind is int else r"[0-9]{1,20}(\.[0-9]*)?|\.[0-9]+"
         if not re.fullmatch(form, text) or not low <= kind(text) <= high:
-            complain(n, name, text, f"give {unit}, from {low} to {high}")
+            reject(n, name, text, f"give {unit}, from {low} to {high}")
         return kind(text)
     elif name == "repeat":
         if not re.fullmatch("[1-9][0-9]{0,4}:[1-9][0-9]{0,4}", text):
-            complain(n, name, text, "give N:K, to play the last K steps N times")
+            reject(n, name, text, "give N:K, to play the last K steps N times")
         return tuple(map(int, text.split(":")))
     elif name == "header":
         pair = re.fullmatch(HEADER, data)
         if not pair:
-            complain(n, name, text, "give Name:value")
+            reject(n, name, text, "give Name:value")
         if re.fullmatch(FRAMING, pair[1]):
-            complain(n, name, text, "it would change the framing: give length, close or raw")
+            reject(n, name, text, "it would change the framing: give length, close or raw")
         passive = pair[1].lower() != b"content-type" or re.fullmatch(PASSIVE, pair[2])
         if not OPEN and not (passive and re.fullmatch(HARMLESS, pair[1])):
-            complain(n, name, text, "it might make others act: give the server TIMED_OPEN=1")
+            reject(n, name, text, "it might make others act: give the server TIMED_OPEN=1")
         return pair.groups()
     elif name == "raw" and not OPEN:
-        complain(n, name, text, "a browser might run it: give the server TIMED_OPEN=1")
+        reject(n, name, text, "a browser might run it: give the server TIMED_OPEN=1")
     elif name in ("flush", *ENDS, "explain") and text not in ("", "1"):
-        complain(n, name, text, f"give {name} alone")
+        reject(n, name, text, f"give {name} alone")
     return data.decode("utf-8", "replace") if name == "hold" else data
 
 
@@ -299,7 +299,7 @@ def parse(uri):
             if name == "repeat":
                 times, last = value
                 if last > len(items):
-                    complain(n, name, text, f"K is {len(items)} at most here: give fewer")
+                    reject(n, name, text, f"K is {len(items)} at most here: give fewer")
                 value = times, items[-last][0]
                 once = sum(each for _, each in items[-last:])
                 first, mine = value[1], once * times + 1
@@ -307,7 +307,7 @@ def parse(uri):
                 del items[-last:]
             plays += mine
             if plays > MOST:
-                complain(n, name, text, f"more than {MOST} steps are played with it: give fewer")
+                reject(n, name, text, f"more than {MOST} steps are played with it: give fewer")
             items.append((first, mine))
             steps.append(Step(n, name, text, value))
     return steps, explain
@@ -338,27 +338,27 @@ def rehearse(steps, raw):
         if "ended" in given:
             if step is END:
                 break
-            complain(n, name, text, f"nothing is played after {given['ended'].name}: give it last")
+            reject(n, name, text, f"nothing is played after {given['ended'].name}: give it last")
         if name in ("status", "header", "length") and "head" in given:
             sent = f"step {given['head'].n}, {given['head'].name}, sends the head"
-            complain(n, name, text, f"{sent}: give this before it")
+            reject(n, name, text, f"{sent}: give this before it")
         if name in ("status", "length") and given.setdefault(name, step) is not step:
-            complain(n, name, text, f"there is one in step {given[name].n}: give it once")
+            reject(n, name, text, f"there is one in step {given[name].n}: give it once")
         if name == "raw" and not raw:
-            complain(n, name, text, "it is past HTTP/2's framing: give it on HTTP/1")
+            reject(n, name, text, "it is past HTTP/2's framing: give it on HTTP/1")
         moments.setdefault(n or len(steps) + 1, (step, gate, at))
         if name == "hold":
             gate, at = text, 0
         elif name == "wait":
             at, waits = at + value, waits + value
             if waits > LONGEST:
-                complain(n, name, text, f"waits of more than {LONGEST} seconds in all: give less")
+                reject(n, name, text, f"waits of more than {LONGEST} seconds in all: give less")
         elif name in ("send", "bytes", "raw"):
             size += value if name == "bytes" else len(value)
             if size > LARGEST:
-                complain(n, name, text, f"more than {LARGEST} bytes in all: give less")
+                reject(n, name, text, f"more than {LARGEST} bytes in all: give less")
             if "status" in given and given["status"].value in (204, 304) and name != "raw":
-                complain(n, name, text, "the status has no body: give another")
+                reject(n, name, text, "the status has no body: give another")
         if name in ("send", "bytes", "raw", "flush"):
             given.setdefault("head", step)
         if name == "raw":
@@ -368,7 +368,7 @@ def rehearse(steps, raw):
         declared = given["length"].value if "length" in given else size
         if name == "end" and size != declared and "raw" not in given:
             told = f"length declares {declared} bytes, and {size} are sent"
-            complain(n, name, text, f"{told}: give close, reset or hang to end so")
+            reject(n, name, text, f"{told}: give close, reset or hang to end so")
     return [moments[n] for n in sorted(moments)]
 
 
@@ -378,7 +378,7 @@ def line(step, gate, at):
     return f"{at:10.3f}{since}  {shown(step.name, step.text, 200)}\n"
 
 
-class Gate:
+class Hold:
     def __init__(self):
         self.held = {}  # Deferreds, in the order of arrival
 
@@ -392,7 +392,7 @@ class Timed(Resource):
 
     def __init__(self):
         super().__init__()
-        self.gates = Kept(Gate, GATES, LONGEST)
+        self.gates = Kept(Hold, GATES, LONGEST)
 
     def render_GET(self, request):
         try:
@@ -411,7 +411,7 @@ class Timed(Resource):
             key = query(request, key=("",))["key"]
         except ValueError as wrong:
             return refuse(request, 400, wrong)
-        gate = self.gates.use(key, self.now()) or Gate()
+        gate = self.gates.use(key, self.now()) or Hold()
         opened, gate.held = gate.held, {}
         for held in opened:
             held.callback(True)
