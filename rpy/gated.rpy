@@ -28,9 +28,8 @@ Client leaves: it does not wait any more, nor count. The log has a line.
 Try it:
 
     $ twistd -n web --path .
-    $ curl 'http://127.0.0.1:8080/gated.rpy?key=a' & sleep 1
-    $ curl 'http://127.0.0.1:8080/gated.rpy?key=a&await=1'
-    $ curl -X POST 'http://127.0.0.1:8080/gated.rpy?key=a'
+    $ (sleep 1; curl -d '' http://127.0.0.1:8080/gated.rpy) & curl http://127.0.0.1:8080/gated.rpy
+    $ curl 'http://127.0.0.1:8080/gated.rpy?count'
 """
 
 # SPDX-License-Identifier: MIT-0
