@@ -111,7 +111,8 @@ class Reader:
         output = output.replace(str(collection()), "rpy").replace("tcp:0:", "tcp:8080:")
         if self.server:
             output = re.sub(rf"(?<![\d.]){self.server.port}\b", "8080", output)
-        return re.sub(r"\x1b\[[\d;]*m", "", output).splitlines()  # curl prints headers bold
+        # curl prints headers bold, and makes a link of Location
+        return re.sub(r"\x1b\[[\d;]*m|\x1b\]8;;.*?\x1b\\\\", "", output).splitlines()
 
     def serve(self, command):
         if command.startswith("twistd"):
