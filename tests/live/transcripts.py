@@ -112,7 +112,7 @@ class Reader:
         if self.server:
             output = re.sub(rf"(?<![\d.]){self.server.port}\b", "8080", output)
         # curl prints headers bold, and makes a link of Location
-        return re.sub(r"\x1b\[[\d;]*m|\x1b\]8;;.*?\x1b\\\\", "", output).splitlines()
+        return re.sub(r"\x1b\[[\d;]*m|\x1b\]8;;.*?\x1b\\", "", output).splitlines()
 
     def serve(self, command):
         if command.startswith("twistd"):
