@@ -32,7 +32,7 @@ import time
 from urllib.parse import parse_qsl
 
 from twisted.internet import reactor
-from twisted.internet.defer import CancelledError, Deferred, gatherResults
+from twisted.internet.defer import CancelledError, Deferred, FirstError, gatherResults
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.web.resource import Resource
@@ -156,7 +156,11 @@ class Awaited(Resource):
             return {"name": name, "began": round(began, 3), "ended": round(self.now() - arrived, 3)}
 
         if together:  # all begin; the result is there with the last of theirs
-            found = await gatherResults([Deferred.fromCoroutine(look_up(name)) for name in NAMES])
+            lookups = [Deferred.fromCoroutine(look_up(name)) for name in NAMES]
+            try:
+                found = await gatherResults(lookups, consumeErrors=True)
+            except FirstError as first:  # in which the error of one is wrapped
+                first.subFailure.raiseException()
         else:  # each begins when the one before has ended
             found = [await look_up(name) for name in NAMES]
         took = self.now() - arrived

@@ -76,6 +76,7 @@ class Request(server.Request):
     )
     _overfull = False
     _closed = False  # nothing more is to be sent, whatever the script does
+    _upgraded = False  # to a protocol that has an end of its own
 
     def __init__(self, channel: Any, *arguments: Any, **options: Any) -> None:
         super().__init__(channel, *arguments, **options)
@@ -187,6 +188,10 @@ class Request(server.Request):
         if isinstance(transport, Transport):
             transport.send_now()
 
+    def upgraded(self) -> None:
+        """The connection speaks another protocol from now on."""
+        self.code, self.startedWriting, self._upgraded = 101, 1, True
+
     def _end(self, outcome: str, detail: str) -> None:
         entry, site = self.entry, self.site
         if self.startedWriting:
@@ -225,8 +230,10 @@ class Request(server.Request):
 
     def connectionLost(self, reason: Failure) -> None:
         if not self.finished and self.site is not None:
-            by_us = reason.check(ConnectionAborted) or getattr(self.transport, "disconnecting", 0)
-            if by_us:
+            disconnecting = getattr(self.transport, "disconnecting", False)
+            if self._upgraded and disconnecting and not reason.check(ConnectionAborted):
+                self._end(FINISHED, "")
+            elif disconnecting or reason.check(ConnectionAborted):
                 self._end(ABORTED, self.entry.detail)
             else:
                 self._end(LEFT, "FIN" if reason.check(ConnectionDone) else "RST")
@@ -364,6 +371,18 @@ class Channel(http.HTTPChannel):
         super().requestDone(request)
         if pipelined and self.deadline != NEVER and not self._in_head:
             self._begin_head()  # of which a part may be here already
+
+    def _protocolUpgradeForWebsockets(self, protocol: Any) -> None:
+        """Twisted gives the connection to *protocol*: it is still one of the site's, and its request
+        is pending for as long."""
+        super()._protocolUpgradeForWebsockets(protocol)
+        self.requests[0].upgraded()
+
+        def lost(reason: Failure) -> None:
+            protocol.connectionLost(reason)
+            Channel.connectionLost(self, reason)
+
+        self.connectionLost = lost  # type: ignore[method-assign, assignment]
 
     def busy(self) -> bool:
         """Whether a request is being answered, or its body received."""

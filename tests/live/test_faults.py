@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import pytest_twisted
 from twisted.internet.defer import ensureDeferred, gatherResults
+from twisted.internet.threads import deferToThread
 from twisted.web.client import ResponseFailed, ResponseNeverReceived
 
 from tests.live.conftest import HANG, RPY, TARRY, EnoughError, Server, ask, until
@@ -124,6 +125,44 @@ async def test_a_script_may_note_something_of_a_request(site):
     await ask(site.url("x.rpy"))
     (entry,) = await entries(site, path="/x.rpy")
     assert entry["note"] == "n" * 200
+
+
+WEBSOCKET = """
+from twisted.web.websocket import WebSocketResource
+recache()
+class Echo:
+    def negotiationStarted(self, transport): self.transport = transport
+    def negotiationFinished(self): pass
+    def textMessageReceived(self, message): self.transport.sendTextMessage(message)
+    def connectionLost(self, reason): pass
+class Factory:
+    def buildProtocol(self, request): return Echo()
+resource = WebSocketResource(Factory())
+"""
+
+
+CLOSE = b"\x88\x80\0\0\0\0"  # a frame that closes a WebSocket, with a mask of zeros
+
+
+@pytest.mark.parametrize(("leave", "outcome", "detail"), [
+    (lambda client: client.sendall(CLOSE), "finished", ""),
+    (WAYS[0], "left", "FIN"),
+    (WAYS[2], "left", "RST"),
+], ids=["close frame", "FIN", "RST"])  # fmt: skip
+@pytest_twisted.ensureDeferred
+async def test_a_websocket_is_in_the_ledger_until_its_end(site, leave, outcome, detail):
+    (site.folder / "echo.rpy").write_text(WEBSOCKET)
+    head = (
+        "GET /echo.rpy?key=ws HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+        "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    )
+    with raw(site, head.encode()) as client:
+        assert (await deferToThread(client.recv, 1000)).startswith(b"HTTP/1.1 101 ")
+        (entry,) = await entries(site, key="ws")
+        assert entry["outcome"] == "pending"
+        leave(client)
+        (entry,) = await until(lambda: ensureDeferred(entries(site, key="ws", outcome=outcome)))
+        assert (entry["status"], entry["detail"]) == (101, detail)
 
 
 AFTER_THE_FIRST_BYTE = [
@@ -257,7 +296,7 @@ async def test_the_summary_tells_the_peak_and_who_does_not_read(site):
     clients = [connect(site, "streamed.rpy?count=100000&interval=0", room=4096) for _ in range(3)]
 
     async def summary():
-        return json.loads((await ask(site.url("ledger.rpy?summary=1"))).body)
+        return json.loads((await ask(site.url("ledger.rpy?summary"))).body)
 
     async def three_do_not_read():
         return (await summary())["not_reading"] == 3
@@ -448,7 +487,7 @@ async def test_too_many_pending(site):
     waiting = [ensureDeferred(ask(site.url("delayed.rpy?delay=60"))) for _ in range(3)]
 
     async def full():  # the ledger answers in the turn in which it is asked: it takes no place
-        answer = await ask(site.url("ledger.rpy?summary=1"))
+        answer = await ask(site.url("ledger.rpy?summary"))
         return answer if answer.code == 503 else None
 
     answer = await until(full)

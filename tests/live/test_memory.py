@@ -45,7 +45,7 @@ async def test_memory_is_flat_however_many_were_served(tmp_path):
     server = Server([*TARRY, "--ledger", "1000", "--access-log", log, RPY])
 
     async def idle():
-        answer = await ask(server.url("ledger.rpy?summary=1"))
+        answer = await ask(server.url("ledger.rpy?summary"))
         return json.loads(answer.body)["pending"] == 1  # this one
 
     try:
