@@ -82,6 +82,15 @@ class Request(server.Request):
         super().__init__(channel, *arguments, **options)
         self.entry = Entry(monotonic(), time.time())
 
+    @property
+    def note(self) -> str:
+        """What the script has to say of this request, in the ledger at once, and cut to NOTE."""
+        return self.entry.note
+
+    @note.setter
+    def note(self, text: object) -> None:
+        self.entry.note = str(text)[:NOTE]
+
     def handleContentChunk(self, data: bytes) -> None:
         most = self.channel.site.limits.body_bytes
         if self.content.tell() + len(data) <= most:
@@ -196,8 +205,6 @@ class Request(server.Request):
         entry, site = self.entry, self.site
         if self.startedWriting:
             entry.status = self.code
-        if self.note:
-            entry.note = str(self.note)[:NOTE]
         site.ledger.close(entry, outcome, detail, monotonic())
         if site.access_log is not None:
             site.access_log.write(self, entry)

@@ -17,7 +17,8 @@ from . import conftest
 from .conftest import RPY
 
 SCRIPTS = sorted(path.name for path in RPY.glob("*.rpy"))
-AT_ONCE = {"connected.rpy", "idled.rpy", "accepted.rpy", "ledger.rpy", "timed.rpy", "uttered.rpy"}  # answers without a wait, if it is not asked for one
+# Answers without a wait, if it is not asked for one.
+AT_ONCE = {"connected.rpy", "idled.rpy", "accepted.rpy", "ledger.rpy", "timed.rpy", "uttered.rpy"}
 A_SCORE = {"timed.rpy"}  # parameters are steps, which may come again, and depend on each other
 # What it waits for are connections, processes, threads: the attribute by which it gets them.
 NOT_IN_VIRTUAL_TIME = {"relayed.rpy": "agent", "spawned.rpy": "spawn", "threaded.rpy": "pool"}
