@@ -109,8 +109,9 @@ def describe(request, content_type, **waits):
     request.setHeader(b"Content-Type", content_type)
     request.setHeader(b"Cache-Control", b"no-store")  # browsers line up what they could cache
     request.setHeader(b"X-Content-Type-Options", b"nosniff")
-    for name, seconds in waits.items():
-        request.setHeader(b"Server-Timing", b"%s;dur=%.3f" % (name.encode(), seconds * 1000))
+    if waits:
+        timing = [f"{name};dur={seconds * 1000:.3f}" for name, seconds in waits.items()]
+        request.setHeader(b"Server-Timing", ", ".join(timing).encode())
 
 
 def refuse(request, code, line):

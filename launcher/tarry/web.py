@@ -71,9 +71,6 @@ class Request(server.Request):
     site: Any = None
     entry: Entry
     fault = ""  # what went wrong in the script, once something has
-    note = (
-        ""  # what the script has to say of this request, for the ledger: it may set it at any time
-    )
     _overfull = False
     _closed = False  # nothing more is to be sent, whatever the script does
     _upgraded = False  # to a protocol that has an end of its own
