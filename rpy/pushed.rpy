@@ -7,12 +7,12 @@ Push events to who listens, and later to who comes back.
 
 Parameters:
 
-    name      meaning                                              range        default
-    key       the channel; without one the events are a clock's    any text     -
-    interval  clock: from one event to the next (seconds)          0 to 3600    1
-    count     the response ends after so many events; 0: never     0 to 100000  0
-    retry     how long a client should wait to reconnect (seconds) 0 to 3600    1
-    event     POST: the event's name, one line                     any text     -
+    name      meaning                                               range        default
+    key       the channel; without one the events are a clock's     any text     -
+    interval  clock: from one event to the next (seconds)           0 to 3600    1
+    count     the response ends after so many events; 0: never      0 to 100000  0
+    retry     how long a client should wait to reconnect (seconds)  0 to 3600    1
+    event     POST: the event's name, one line                      any text     -
 
 Answer: 200 text/event-stream (WHATWG HTML, server-sent events). It begins with "retry" and the
     id after which it begins. The clock's first event comes at once, "data" is its number "n" and

@@ -203,4 +203,6 @@ def test_the_manual_has_the_fixed_shape(name):
     assert manual.commands[0] in ("twistd -n web --path .", "tarry serve")
     assert any(command.startswith("curl ") for command in manual.commands)
     assert "key" in [parameter.name for parameter in manual.parameters]
+    text = (RPY / name).read_text().partition("Parameters:\n\n")[2].partition("\n\n")[0]
+    assert len(manual.parameters) == len(text.splitlines()) - 1, "a row has not four columns"
     assert json.dumps(manual.sections)
