@@ -118,3 +118,17 @@ async def until(fact, patience=HANG):
             return told
         await deferLater(reactor, 0.02)
     raise AssertionError(f"never came true: {fact}")
+
+
+def rest(client, patience=HANG):
+    """All that comes on the socket *client*, and how it ends: FIN, RST, or silence."""
+    client.settimeout(patience)
+    got = b""
+    try:
+        while piece := client.recv(65536):
+            got += piece
+    except ConnectionResetError:
+        return got, "RST"
+    except TimeoutError:
+        return got, "silence"
+    return got, "FIN"

@@ -3,7 +3,6 @@
 import gzip
 import json
 import re
-import socket
 import time
 from pathlib import Path
 
@@ -11,9 +10,10 @@ import pytest
 import pytest_twisted
 from twisted.internet.defer import Deferred, ensureDeferred, gatherResults
 from twisted.internet.threads import deferToThread
-from websockets.sync.client import connect
+from websockets.sync.client import connect as websocket
 
-from tests.live.conftest import HANG, PLAIN, RPY, TARRY, Server, ask
+from tests.live.conftest import HANG, PLAIN, RPY, TARRY, Server, ask, rest
+from tests.live.test_leaving import connect
 
 PAGE = (Path(__file__).parents[2] / "docs" / "coming-from.md").read_text()
 OURS = re.findall(r"^\| .+ \| `(/[^`]+)` \|.*\|$", PAGE, re.MULTILINE)
@@ -49,24 +49,12 @@ def answers(code=200, body=None, least=0.0, **headers):
 def ends(how, least=0.0, pattern=rb".*"):
     """A check for what comes on the connection: until FIN, RST, or silence."""
 
-    def exchange(server, path):
-        began = time.monotonic()
-        with socket.create_connection(("127.0.0.1", server.port), timeout=HANG) as client:
-            client.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
-            got, end = b"", "FIN"
-            if how == "silence":
-                client.settimeout(1)
-            try:
-                while piece := client.recv(65536):
-                    got += piece
-            except ConnectionResetError:
-                end = "RST"
-            except TimeoutError:
-                end = "silence"
-            return got, end, time.monotonic() - began
-
     async def check(server, path):
-        got, end, took = await deferToThread(exchange, server, path)
+        began = time.monotonic()
+        with connect(server, path[1:]) as client:
+            patience = 1 if how == "silence" else HANG
+            got, end = await deferToThread(rest, client, patience)
+        took = time.monotonic() - began
         assert end == how
         assert took >= least - 0.01
         assert re.fullmatch(pattern, got, re.DOTALL)
@@ -97,7 +85,7 @@ def some_fail(code, share):
 async def echoes(server, path):
     def exchange():
         url = f"ws://127.0.0.1:{server.port}{path}"
-        with connect(url, open_timeout=HANG, close_timeout=HANG, proxy=None) as client:
+        with websocket(url, open_timeout=HANG, close_timeout=HANG, proxy=None) as client:
             began = time.monotonic()
             client.send("hello")
             return client.recv(HANG), time.monotonic() - began

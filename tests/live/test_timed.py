@@ -10,7 +10,8 @@ import pytest_twisted
 from twisted.internet.defer import ensureDeferred, gatherResults
 from twisted.internet.threads import deferToThread
 
-from tests.live.conftest import HANG, PLAIN, RPY, TARRY, Server, ask, until
+from tests.live.conftest import HANG, PLAIN, RPY, TARRY, Server, ask, rest, until
+from tests.live.test_leaving import connect
 
 
 @pytest.fixture(scope="module", params=["twistd web", "tarry serve"])
@@ -20,19 +21,6 @@ def opened(request):
     server = Server(command, env={"TIMED_OPEN": "1"})
     yield server
     server.stop()
-
-
-def exchange(server, score, method="GET"):
-    """All the bytes that come, and how it ends."""
-    with socket.create_connection(("127.0.0.1", server.port), timeout=HANG) as client:
-        client.sendall(f"{method} /timed.rpy?{score} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
-        got = b""
-        try:
-            while piece := client.recv(65536):
-                got += piece
-        except ConnectionResetError:
-            return got, "RST"
-        return got, "FIN"
 
 
 @pytest.mark.parametrize(("score", "body", "end"), [
@@ -48,7 +36,8 @@ def exchange(server, score, method="GET"):
 ])  # fmt: skip
 @pytest_twisted.ensureDeferred
 async def test_what_is_on_the_wire(opened, score, body, end):
-    got, ended = await deferToThread(exchange, opened, score)
+    with connect(opened, f"timed.rpy?{score}") as client:
+        got, ended = await deferToThread(rest, client)
     if score.startswith("raw"):
         assert got == b"\0\xff\r\n"
     else:
