@@ -9,7 +9,7 @@ Parameters:
     name      meaning                               range      default
     delay     how long each lookup takes (seconds)  0 to 3600  1
     together  look up all at once                   flag       -
-    key       a name of your own; not used          any text   -
+    key       a name of your own, for the ledger    any text   -
 
 Answer: 200 application/json: "lookups", each with its "name" and when it "began" and "ended" in
     seconds from the request's arrival, "sum", what they took taken together, and "took", what

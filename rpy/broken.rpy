@@ -11,7 +11,7 @@ Parameters:
     size   of the body before that (bytes)                   0 to 100000   10
     end    what ends it, in place of the end that it has     close, reset  -
     delay  wait before the first byte, or the end (seconds)  0 to 3600     0
-    key    a name of your own; not used                      any text      -
+    key    a name of your own, for the ledger                any text      -
 
 Ways: empty: no byte, and FIN. reset: no byte, and RST. silent: no byte, and no end. garbage: the
     greeting of an SSH server, and FIN. All others begin as a 200 with a body of "size" bytes.

@@ -6,11 +6,11 @@ Speak WebSocket: echo what is sent, later, and tick.
 
 Parameters:
 
-    name      meaning                                      range        default
-    delay     from a message to its echo (seconds)         0 to 3600    0
-    interval  from one tick to the next (seconds)          0 to 3600    1
-    count     how many ticks are sent, the first at once   0 to 100000  0
-    key       a name of your own; not used                 any text     -
+    name      meaning                                     range        default
+    delay     from a message to its echo (seconds)        0 to 3600    0
+    interval  from one tick to the next (seconds)         0 to 3600    1
+    count     how many ticks are sent, the first at once  0 to 100000  0
+    key       a name of your own, for the ledger          any text     -
 
 Answer: 101, and then a WebSocket (RFC 6455). Each message is sent back as it came, text or
     binary, and in order. A tick is a text, {"tick": 1, "due": 0.0}, "due" in seconds from the
@@ -20,7 +20,7 @@ Closes: 1009 after a message over 64 KiB; 1008 when what waits for its echo is o
     in place of the code. A reset, too, for one that does not answer a ping before the next, of
     which there is one every 20 seconds.
 Errors: 400 and one line on the parameter that was wrong, on HTTP/2, and for a handshake that is
-    none; 403 for a page of another site, told by Origin and Host, unless ORIGINS in the file
+    malformed; 403 for a page of another site, told by Origin and Host, unless ORIGINS in the file
     lists it; 426 for a request that does not ask for a WebSocket, and for HEAD; 405 or 501 for
     other methods; 503 if the server has no Twisted 26.10 or newer with
     its extra "websocket".
@@ -260,7 +260,11 @@ class Connected(Resource):
             request.setHeader(b"Connection", b"Upgrade")
             request.setHeader(b"Upgrade", b"websocket")
             request.setHeader(b"Sec-WebSocket-Version", b"13")
-            return refuse(request, 426, "this is a WebSocket, version 13: connect by ws:")
+            return refuse(
+                request,
+                426,
+                "this is a WebSocket, version 13: ask for it as ws:, by a client for these",
+            )
         if origin and origin not in ORIGINS and origin.partition(b"://")[2] != host:
             site = origin[:60].decode("utf-8", "replace")
             return refuse(request, 403, f"a page of {site!a} may not connect: see ORIGINS")

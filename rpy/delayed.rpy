@@ -5,9 +5,9 @@ Wait, then answer.
 
 Parameters:
 
-    name   meaning                           range      default
-    delay  wait before the answer (seconds)  0 to 3600  5
-    key    a name of your own; not used      any text   -
+    name   meaning                             range      default
+    delay  wait before the answer (seconds)    0 to 3600  5
+    key    a name of your own, for the ledger  any text   -
 
 Answer: 200 text/html, one page. The header Server-Timing has the wait as it was measured, in
     milliseconds: "wait;dur=2000.413". HEAD waits as long and gets the headers alone.

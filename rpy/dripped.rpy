@@ -7,15 +7,15 @@ Drip the body, or the headers, byte by byte.
 
 Parameters:
 
-    name      meaning                                       range              default
-    delay     wait before the first byte (seconds)          0 to 3600          0
-    duration  from then to the last byte dripped (seconds)  0 to 3600          2
-    size      of the body (bytes)                           0 to 10000000      10
-    status    of the response, but not 204 and 304          200 to 599         200
-    part      what is dripped                               body, headers      body
-    framing   how the body says where it ends               length, chunked    length
-    encoding  of the body, whatever the client accepts      identity, gzip     identity
-    key       a name of your own; not used                  any text           -
+    name      meaning                                       range            default
+    delay     wait before the first byte (seconds)          0 to 3600        0
+    duration  from then to the last byte dripped (seconds)  0 to 3600        2
+    size      of the body (bytes)                           0 to 10000000    10
+    status    of the response, but not 204 and 304          200 to 599       200
+    part      what is dripped                               body, headers    body
+    framing   how the body says where it ends               length, chunked  length
+    encoding  of the body, whatever the client accepts      identity, gzip   identity
+    key       a name of your own, for the ledger            any text         -
 
 Answer: "status", text/plain, and a body of "size" digits, 0123456789 over and over. The head comes
     after "delay". From then on bytes come evenly: t seconds later, size * t / duration of them,

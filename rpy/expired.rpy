@@ -5,11 +5,11 @@ Give the work a deadline, and cancel it when that is over.
 
 Parameters:
 
-    name      meaning                            range      default
-    duration  how long the work takes (seconds)  0 to 3600  5
-    deadline  how long it may take (seconds)     0 to 3600  2
-    count     steps that the work is done in     1 to 1000  10
-    key       a name of your own; not used       any text   -
+    name      meaning                             range      default
+    duration  how long the work takes (seconds)   0 to 3600  5
+    deadline  how long it may take (seconds)      0 to 3600  2
+    count     steps that the work is done in      1 to 1000  10
+    key       a name of your own, for the ledger  any text   -
 
 Answer: application/json, with 200 if the work is done before the deadline, else with 504: "steps"
     that were done, "of" how many, and what they "took" in seconds. Work that takes as long as

@@ -18,9 +18,9 @@ Parameters:
     delay     wait before the answer (seconds)                     0 to 3600        0
     count     tell what was counted, without counting this         flag             -
 
-Answer: 200 application/json, or "status" and Retry-After: "key", "n", the how manyth request of
-    this key it is, and "failed". A request counts when it arrives, not after its "delay". To
-    "count": "key", "requests" and "failed". To DELETE, after which it starts anew: "key" and
+Answer: 200 application/json, or "status" and Retry-After: "key", "n", the number of the request
+    among those of this key, and "failed". It counts when it arrives, not after its "delay". To
+    "count": "key", "requests" and "failed". To DELETE, after which the key starts anew: "key" and
     "forgotten", how many were counted. Server-Timing has the wait in milliseconds. POST is
     answered like GET; its body is ignored.
 Errors: 400 and one line on the parameter that was wrong; 405 or 501 for other methods; 500 if

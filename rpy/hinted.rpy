@@ -6,11 +6,11 @@ Hint at what the page will need, then send it.
 
 Parameters:
 
-    name      meaning                                    range      default
-    delay     from the last hint to the page (seconds)   0 to 3600  1
-    count     how many hints                             0 to 10    1
-    interval  from one hint to the next (seconds)        0 to 3600  0
-    key       a name of your own; not used               any text   -
+    name      meaning                                   range      default
+    delay     from the last hint to the page (seconds)  0 to 3600  1
+    count     how many hints                            0 to 10    1
+    interval  from one hint to the next (seconds)       0 to 3600  0
+    key       a name of your own, for the ledger        any text   -
 
 Answer: 103 Early Hints, as often as "count" says, the first at once. Each has a Link header by
     which the client can load a style sheet (there is none) while the page is made. Then 200

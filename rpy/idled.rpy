@@ -6,10 +6,10 @@ Answer at once, then end the idle connection unannounced.
 
 Parameters:
 
-    name   meaning                                        range         default
-    after  from the answer to the end (seconds)           0 to 3600     5
-    how    it ends: FIN or RST                            close, reset  close
-    key    a name of your own; not used                   any text      -
+    name   meaning                               range         default
+    after  from the answer to the end (seconds)  0 to 3600     5
+    how    it ends: FIN or RST                   close, reset  close
+    key    a name of your own, for the ledger    any text      -
 
 Answer: 200 application/json with a Content-Length: "how" and "after". The connection stays open
     for more requests, and ends when "after" is over, without a "Connection: close", and even if

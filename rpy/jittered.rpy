@@ -12,24 +12,28 @@ Parameters:
     distribution  what to draw from: see Distributions          one of these     uniform
     mean          of the distribution (seconds)                 0 to 3600        1
     median        of the distribution, in place of a "mean"     0 to 3600        -
-    spread        how far around: see Distributions             0 to 3600        0.5
+    spread        how far around: see Distributions             0 to 3600        -
     most          what is drawn above is cut to this (seconds)  0 to 3600        60
     seed          of the draws: the same for the same seed      0 to 4294967295  -
-    n             the how manyth draw, in place of the next     1 to 1000000000  -
+    n             number of the draw, in place of the next one  1 to 1000000000  -
     key           whose draws are numbered, from 1 on           any text         -
 
-Distributions: uniform: median + spread * (2u - 1). normal: median + spread * z, and "spread" is the
-    standard deviation. The mean of both is the median. lognormal: median * exp(spread * z), whose
-    mean is median * exp(spread ** 2 / 2). pareto: median / (2 * (1 - u)) ** spread, whose mean is
-    median / 2 ** spread / (1 - spread); its shape is 1 / spread. For these two, "spread" is the
-    standard deviation of the logarithm. exponential: -median * log2(1 - u), whose mean is
-    median / ln(2); it has no use for "spread". Here u is evenly distributed between 0 and 1, and
-    z is the standard normal distribution's quantile of u. To get u, take the SHA-256 of "seed"
-    and "n" with a slash between, as in 7/3: its first 48 bits are a number k, and u is
-    (k + 0.5) / 2 ** 48. No process, machine or version has a part in it.
+Distributions: uniform: from the median less "spread" to the median and "spread". normal: "spread" is
+    the standard deviation. For these two, it is half the mean if it is not given, and the mean is
+    the median. lognormal, pareto: "spread" is the standard deviation of the logarithm, 0.5 if it is
+    not given; pareto's shape is 1 / spread. exponential: has no use for "spread". What is drawn
+    below 0 is cut to 0.
+Formulas: of a u between 0 and 1, and z, the standard normal distribution's quantile of u: uniform:
+    median + spread * (2u - 1); normal: median + spread * z; lognormal: median * exp(spread * z),
+    whose mean is median * exp(spread ** 2 / 2); exponential: -median * log2(1 - u), whose mean is
+    median / ln(2); pareto: median / (2 * (1 - u)) ** spread, whose mean is median / 2 ** spread /
+    (1 - spread). To get u, take the SHA-256 of "seed" and "n" with a slash between, as in 7/3: its
+    first 48 bits are a number k, and u is (k + 0.5) / 2 ** 48. No process, machine or version has
+    a part in it.
 Answer: 200 application/json: "key", "seed", "n", "distribution", "drawn", to the microsecond,
     "wait", that cut to between 0 and "most", and "waited", as measured; all three in seconds. With
-    that "seed" and "n", the wait is the same again. The header Server-Timing has what was waited
+    that "seed" and "n", the wait is the same again; the same series again has a new key, or one
+    that was DELETEd. The header Server-Timing has what was waited
     in milliseconds. HEAD waits as long, and takes a number as well. To DELETE, after which the key
     starts anew: "key" and "forgotten", how many were numbered.
 Errors: 400 and one line on the parameter that was wrong, on "mean" and "median" in one request, and
@@ -249,7 +253,7 @@ class Jittered(Resource):
                 distribution=("uniform", *DISTRIBUTIONS),
                 mean=(NOT_GIVEN, 0, LONGEST),
                 median=(NOT_GIVEN, 0, LONGEST),
-                spread=(0.5, 0, LONGEST),
+                spread=(NOT_GIVEN, 0, LONGEST),
                 most=(60.0, 0, LONGEST),
                 seed=(int(NOT_GIVEN), 0, SEEDS - 1),
                 n=(int(NOT_GIVEN), 1, DRAWS),
@@ -272,10 +276,16 @@ class Jittered(Resource):
         """What to draw from, as quantile takes it; ValueError if there is no such thing."""
         if NOT_GIVEN not in (mean, median):
             raise ValueError("mean and median are both given: give one of them")
-        if distribution in ("lognormal", "pareto") and spread > WIDEST:
-            raise ValueError(f"spread={spread:g} is too much of a logarithm: give 0 to {WIDEST}")
+        middle = 1 if mean == median else max(mean, median)  # the one that is given
+        of_logarithm = distribution in ("lognormal", "pareto")
+        if of_logarithm and spread > WIDEST:
+            raise ValueError(
+                f"spread={spread:g} is not allowed for {distribution}: give 0 to {WIDEST}"
+            )
+        if spread == NOT_GIVEN:
+            spread = 0.5 if of_logarithm else middle / 2
         if median == NOT_GIVEN:
-            median = median_of(distribution, 1 if mean == NOT_GIVEN else mean, spread)
+            median = median_of(distribution, middle, spread)
         return distribution, median, spread
 
     async def wait(self, request, asked, shape):

@@ -166,7 +166,7 @@ class Ledger(Resource):
     def render(self, request):
         if getattr(request.site, "ledger", None) is None:
             return refuse(
-                request, 503, "no ledger: serve this folder with 'tarry serve' to have one"
+                request, 503, "no ledger: serve this folder with 'tarry serve DIR' to have one"
             )
         if request.site.ledger.most == 0:
             return refuse(request, 503, "no ledger: serve without '--ledger 0' to have one")
@@ -174,7 +174,7 @@ class Ledger(Resource):
 
     def render_GET(self, request):
         try:
-            asked = query(
+            asked = self.ask(
                 request,
                 key=("",),
                 path=("",),
@@ -202,11 +202,19 @@ class Ledger(Resource):
 
     def render_DELETE(self, request):
         try:
-            asked = query(request, key=("",), path=("",), outcome=("", *OUTCOMES[1:]))
+            asked = self.ask(request, key=("",), path=("",), outcome=("", *OUTCOMES[1:]))
         except ValueError as wrong:
             return refuse(request, 400, wrong)
         forgotten = request.site.ledger.forget(self.filter(request, asked))
         return self.answer(request, 200, {"forgotten": forgotten})
+
+    def ask(self, request, **known):
+        asked = query(request, **known)
+        if asked["path"] and not asked["path"].startswith("/"):
+            raise ValueError(
+                f"path={asked['path'][:40]!a} is not allowed: give one like /delayed.rpy"
+            )
+        return asked
 
     def filter(self, request, asked):
         """A function that tells of an entry whether it was *asked* for."""

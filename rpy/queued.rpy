@@ -233,7 +233,9 @@ class Queued(Resource):
         if waiting >= asked["most"] and (waiting or serving >= asked["limit"]):
             seconds = math.ceil((serving + waiting) * asked["duration"] / asked["limit"]) or 1
             request.setHeader(b"Retry-After", b"%d" % seconds)
-            return refuse(request, 503, f"{waiting} wait already: try again in {seconds} seconds")
+            return refuse(
+                request, 503, f"{serving} are served, {waiting} wait: try again in {seconds} s"
+            )
         return run(request, log, self.serve_in_turn(request, queue, asked))
 
     async def serve_in_turn(self, request, queue, asked):

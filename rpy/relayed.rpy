@@ -8,7 +8,7 @@ Parameters:
     name     meaning                               range          default
     path     another script here, "&" as "%26"     /name.rpy?...  /streamed.rpy?count=3
     timeout  how long its head may take (seconds)  0 to 3600      60
-    key      a name of your own; not used          any text       -
+    key      a name of your own, for the ledger    any text       -
 
 Answer: the other script's: status, Content-Type and body, each piece when it comes. No other
     header is passed on, neither of the request nor of the answer. The header Server-Timing has

@@ -11,7 +11,7 @@ Parameters:
     interval  from one line to the next (seconds)  0 to 3600    1
     exit      the code that it ends with           0 to 255     0
     stubborn  it ignores the signal TERM           flag         -
-    key       a name of your own; not used         any text     -
+    key       a name of your own, for the ledger   any text     -
 
 Answer: 200 application/x-ndjson, lines of JSON. Those of the child: their number "n", its "pid",
     and when it "printed" that, in seconds from its start. The last is of the server: the code

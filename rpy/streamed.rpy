@@ -9,7 +9,7 @@ Parameters:
     delay     wait before the first chunk (seconds)  0 to 3600    0
     interval  from one chunk to the next (seconds)   0 to 3600    1
     count     how many chunks                        1 to 100000  10
-    key       a name of your own; not used           any text     -
+    key       a name of your own, for the ledger     any text     -
 
 Answer: 200 application/x-ndjson, a line of JSON a chunk: its number "n", when it was "due" and
     when it was "written", in seconds from the request's arrival. The header Server-Timing has

@@ -11,7 +11,7 @@ Parameters:
     duration  how long the function blocks (seconds)    0 to 60   2
     deaf      it does not look if its result is wanted  flag      -
     count     tell how many run and wait, in no thread  flag      -
-    key       a name of your own; not used              any text  -
+    key       a name of your own, for the ledger        any text  -
 
 Answer: 200 application/json: how long it "waited" for one of 10 threads and "blocked" it, in
     seconds, and the name of that "thread". The header Server-Timing has both together, in

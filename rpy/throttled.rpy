@@ -9,7 +9,7 @@ Parameters:
     name  meaning                                           range             default
     size  of the whole (bytes)                              0 to 10000000000  1000000
     rate  of the body (bytes a second); 0: as fast as read  0 to 1000000000   100000
-    key   a name of your own; not used                      any text          -
+    key   a name of your own, for the ledger                any text          -
 
 Answer: 200 application/octet-stream with Content-Length, ETag and Accept-Ranges; the head at once.
     Each 16 bytes are a line with its own offset: 15 digits and a newline. The n-th byte is there

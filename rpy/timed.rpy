@@ -19,14 +19,14 @@ Parameters:
     raw      write to the connection, past all framing (bytes)      any text         -
     repeat   N:K, play the last K steps N times in all              two numbers      -
     hold     wait until POST opens the gate of this name            any text         -
-    end      end the response, which needs not be said              flag             -
+    end      end the response; need not be said                       flag             -
     close    close the connection (FIN)                             flag             -
     reset    reset the connection (RST)                             flag             -
     hang     send nothing more until the client leaves              flag             -
     explain  show the score with its times, instead of playing it   flag             -
     key      POST: the gate to open; GET: not used                  any text         -
 
-Score: all but the last two are steps, and are played in the order in which they stand. Waits are
+Score: all but "explain" and "key" are steps, and are played in the order in which they stand. Waits are
     reckoned from the start, or from the last "hold": a late step does not delay the next. For
     "repeat", a repeat and what it repeats are one step. A score has at most 10000 steps with all
     repeats, 3600 seconds of waits, and 1000000000 bytes. A "hold" or "hang" of an hour is reset,
@@ -277,10 +277,10 @@ def value_of(n, name, text):
             reject(n, name, text, "it would change the framing: give length, close or raw")
         passive = pair[1].lower() != b"content-type" or re.fullmatch(PASSIVE, pair[2])
         if not OPEN and not (passive and re.fullmatch(HARMLESS, pair[1])):
-            reject(n, name, text, "it might make others act: give the server TIMED_OPEN=1")
+            reject(n, name, text, "others might act on it: start the server with TIMED_OPEN=1")
         return pair.groups()
     elif name == "raw" and not OPEN:
-        reject(n, name, text, "a browser might run it: give the server TIMED_OPEN=1")
+        reject(n, name, text, "a browser might run it: start the server with TIMED_OPEN=1")
     elif name in ("flush", *ENDS, "explain") and text not in ("", "1"):
         reject(n, name, text, f"give {name} alone")
     return data.decode("utf-8", "replace") if name == "hold" else data
@@ -300,7 +300,7 @@ def parse(uri):
             if name == "repeat":
                 times, last = value
                 if last > len(items):
-                    reject(n, name, text, f"K is {len(items)} at most here: give fewer")
+                    reject(n, name, text, f"{len(items)} stand before it: give no more than that")
                 value = times, items[-last][0]
                 once = sum(each for _, each in items[-last:])
                 first, mine = value[1], once * times + 1
@@ -409,6 +409,8 @@ class Timed(Resource):
 
     def render_POST(self, request):
         try:
+            if parse(request.uri)[0]:
+                return self.render_GET(request)
             key = query(request, key=("",))["key"]
         except ValueError as wrong:
             return refuse(request, 400, wrong)

@@ -8,17 +8,17 @@ Utter a chat completion, token by token, as OpenAI does.
 
 Parameters:
 
-    name         meaning                                                range            default
-    first        until the first token (seconds)                        0 to 3600        0.5
-    interval     from one token to the next (seconds)                   0 to 3600        0.05
-    jitter       each token is late by up to this, drawn (seconds)      0 to 3600        0
-    count        how many tokens there are to say                       1 to 10000       20
-    seed         what text and jitter are drawn from                    0 to 4294967295  -
-    status       answer with this error instead of the first token      400 to 599       -
-    retry        Retry-After that 429 and 503 have (seconds)            0 to 3600        1
-    error_after  an error after so many tokens, when the next is due    1 to 10000       -
-    break_after  a reset after so many tokens, when the next is due     1 to 10000       -
-    key          a name of your own; not used                           any text         -
+    name         meaning                                              range            default
+    first        until the first token (seconds)                      0 to 3600        0.5
+    interval     from one token to the next (seconds)                 0 to 3600        0.05
+    jitter       each token is late by up to this, drawn (seconds)    0 to 3600        0
+    count        how many tokens there are to say                     1 to 10000       20
+    seed         what text and jitter are drawn from                  0 to 4294967295  -
+    status       answer with this error instead of the first token    400 to 599       -
+    retry        Retry-After that 429 and 503 have (seconds)          0 to 3600        1
+    error_after  an error after so many tokens, when the next is due  1 to 10000       -
+    break_after  a reset after so many tokens, when the next is due   1 to 10000       -
+    key          a name of your own, for the ledger                   any text         -
 
 Body: JSON of at most 1000000 bytes, whatever its type is said to be. Needed are "model", any name,
     and "messages"; heeded are "stream", "stream_options" with "include_usage", "seed" where the

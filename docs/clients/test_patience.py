@@ -8,7 +8,7 @@ import pytest
 @pytest.fixture(scope="session")
 def server():
     """The address of a server that runs as long as the tests; its first line says where."""
-    command = ["tarry", "serve", "--port=0"]
+    command = ["tarry", "serve", "--port=0", "--quiet"]  # nobody reads what it has to say later
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         yield process.stdout.readline().split()[-1]
         process.terminate()

@@ -63,7 +63,7 @@ async def test_only_the_launcher_keeps_a_ledger(server):
     answer = await ask(server.url("ledger.rpy"))
     if server.plain:
         assert answer.code == 503
-        assert answer.body == b"no ledger: serve this folder with 'tarry serve' to have one\n"
+        assert answer.body == b"no ledger: serve this folder with 'tarry serve DIR' to have one\n"
     else:
         assert answer.code == 200
         assert answer.header("Content-Type") == "application/json"

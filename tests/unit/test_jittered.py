@@ -159,3 +159,14 @@ def test_keys_are_bounded(script):
     for key in "abcd":
         told(script.get(f"?key={key}"))
     assert list(script.resource.draws.states) == ["b", "c", "d"]
+
+
+@pytest.mark.parametrize(("query", "spread"), [
+    ("mean=0.2", 0.1), ("median=3", 1.5), ("mean=0", 0), ("", 0.5),
+    ("distribution=lognormal&mean=0.2", 0.5), ("distribution=pareto", 0.5),
+])  # fmt: skip
+def test_a_spread_that_is_not_given_fits_the_mean(script, query, spread):
+    spelled = script.get(f"?seed=7&n=3&{query}&spread={spread}")
+    left_out = script.get(f"?seed=7&n=3&{query}")
+    script.advance(60)
+    assert left_out.json()["drawn"] == spelled.json()["drawn"] >= 0

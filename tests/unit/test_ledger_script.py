@@ -105,3 +105,10 @@ def test_a_stream_that_is_not_read_counts_what_it_leaves_out(script, ledger):
     events = re.findall(rb"^event: (.*)$", transport.value(), re.MULTILINE)
     assert events == [b"missed", b"pending", b"finished"]
     assert b"event: missed\ndata: 6\n\n" in transport.value()
+
+
+@pytest.mark.parametrize("method", ["GET", "DELETE"])
+def test_a_path_begins_with_a_slash(script, method):
+    refused = script.get("?path=delayed.rpy", method)
+    assert refused.code == 400
+    assert refused.body == b"path='delayed.rpy' is not allowed: give one like /delayed.rpy\n"

@@ -214,13 +214,13 @@ WRONG = {
     "?header=Transfer-Encoding:chunked": "give length, close or raw",
     "?send=a&repeat=2": "step 2, repeat=2: give N:K, to play the last K steps N times",
     "?send=a&repeat=0:1": "step 2, repeat=0:1: give N:K",
-    "?send=a&repeat=2:2": "step 2, repeat=2:2: K is 1 at most here: give fewer",
+    "?send=a&repeat=2:2": "step 2, repeat=2:2: 1 stand before it: give no more than that",
     "?send=a&repeat=9999:1&repeat=2:1": "step 3, repeat=2:1: more than 10000 steps are played with it",
     "?bytes=1000000000&send=a": "step 2, send=a: more than 1000000000 bytes in all: give less",
     "?status=204&send=a": "step 2, send=a: the status has no body: give another",
     "?flush=2": "step 1, flush=2: give flush alone",
     "?explain=2": "step 1, explain=2: give explain alone",
-    "?raw=a": "step 1, raw=a: a browser might run it: give the server TIMED_OPEN=1",
+    "?raw=a": "step 1, raw=a: a browser might run it: start the server with TIMED_OPEN=1",
 }
 
 
@@ -304,3 +304,8 @@ def test_any_score_is_played_as_explained_or_refused_before_anything_is_sent(sco
         assert asked.failure
     if "hold" not in score:
         assert script.clock.seconds() == pytest.approx(float(lines[-1].split()[0]), abs=0.001)
+
+
+def test_a_score_is_played_to_post_as_well(script):
+    assert script.post("?status=201&send=made", data=b"x").body == b"made"
+    assert script.post("?sned=a").code == 400
