@@ -164,6 +164,9 @@ def fetch(urls: tuple[str, ...], base: str, times: int, timeout: float) -> None:
 
     from tarry import fetching
 
+    if "://" not in base:
+        base = f"http://{base}/"
+
     async def run() -> None:
         done = await fetching.fetch(urls, base, times, timeout)
         Console(highlight=False).print(fetching.table(done, base))

@@ -14,11 +14,12 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 from rich.table import Table
-from twisted.internet.defer import DeferredList, ensureDeferred
-from twisted.internet.error import ConnectError
-from twisted.web.client import ResponseNeverReceived
+from twisted.internet.defer import CancelledError, DeferredList, ensureDeferred
+from twisted.internet.error import ConnectError, ConnectionDone, ConnectionLost
+from twisted.web.client import ResponseFailed, ResponseNeverReceived
 
 BAR = 24  # columns of the picture
+NEVER = {CancelledError: "timed out", ConnectionLost: "reset", ConnectionDone: "closed"}
 
 
 @dataclass
@@ -46,7 +47,10 @@ class Fetch:
         except ConnectError:
             self.status = "no server"
         except ResponseNeverReceived as never:
-            self.status = never.reasons[0].type.__name__
+            reason = never.reasons[0].type
+            self.status = NEVER.get(reason, reason.__name__)
+        except ResponseFailed:
+            self.status = "cut short"
         except Exception as wrong:  # any end of a request is a row of the table
             self.status = type(wrong).__name__
 

@@ -128,6 +128,20 @@ def test_fetch_shows_that_requests_do_not_wait_for_each_other():
     assert all(row.split()[1] == "200" and "█" in row for row in rows)
 
 
+def test_fetch_says_in_words_how_there_was_no_answer():
+    words = {"empty": "closed", "reset": "reset", "truncated": "cut short", "silent": "timed out"}
+    server = Server([*TARRY])
+    try:
+        urls = [f"broken.rpy?how={how}" for how in words]
+        base = f"127.0.0.1:{server.port}"
+        done = run(BIN / "tarry", "fetch", "--base", base, "--timeout", "0.5", *urls)
+    finally:
+        server.stop()
+    assert done.returncode == 1
+    rows = [row.split(maxsplit=1) for row in done.stdout.splitlines()[1:]]
+    assert {row[0].partition("=")[2]: row[1].strip() for row in rows} == words
+
+
 def test_fetch_where_nothing_listens():
     with socket.create_server(("127.0.0.1", 0)) as closed:
         url = f"http://127.0.0.1:{closed.getsockname()[1]}/"
