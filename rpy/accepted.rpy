@@ -17,11 +17,12 @@ Answer: to POST, once the job is started: 202 with Location, this address with t
     "state" (running, done, cancelled or failed), "progress" from 0 to 1, "left" in seconds, and
     "result", which is null until it is done. While it is running, Retry-After has "left" as whole
     seconds, at least 1. To GET, 200 whatever the state is; without a "key": "running" and
-    "ended", how many jobs there are. To DELETE, 200: it is cancelled, now or before.
+    "ended", how many jobs there are. To DELETE, 200: it is cancelled, now or before. HEAD is
+    answered like GET.
 Errors: 400 and one line on the parameter that was wrong; 404 if there is no such job; 410 if it
-    ended longer than its "keep" ago; 409 to POST if a job of that name is running, to DELETE if
-    it is done or failed; 405 or 501 for other methods; 503 with Retry-After, when the first
-    will end, if 1000 jobs are running.
+    ended longer than its "keep" ago; 409 to POST if a job of that name is running, to DELETE if it
+    is done or failed; 405 or 501 for other methods; 500 if the script fails; 503 with Retry-After,
+    when the first will end, if 1000 jobs are running.
 Kept: 1000 running jobs, and 1000 ended ones, of which the one that ended first goes first: it is
     404 then, like one that never was. A new job may have the name of an ended one, and replaces
     it. Jobs are in one process: where a load balancer goes by "key", give one to POST, too.
@@ -106,18 +107,10 @@ def refuse(request, code, line):
     return NOT_DONE_YET
 
 
-def attempt(request, log, step):
-    """Call *step* from a timer, where an exception would reach nobody: tell log and client."""
-    try:
-        step()
-    except Exception:
-        log.failure("{uri!r} failed", uri=request.uri)
-        if request.startedWriting:  # a part must not pass for the whole
-            (request.transport or request.channel).abortConnection()
-        else:
-            if request.producer:
-                request.unregisterProducer()
-            refuse(request, 500, "the script failed: the server's log says why")
+def put_off(request, line, seconds=1):
+    """Refuse for now, with 503; *seconds* until it is worth coming again."""
+    request.setHeader(b"Retry-After", b"%d" % seconds)
+    return refuse(request, 503, f"{line}: try again in {seconds} s")
 
 
 def answer(request, content, code=200, **waits):
@@ -160,8 +153,8 @@ class Accepted(Resource):
         if key in self.running:
             return refuse(request, 409, f"a job {key[:40]!a} is running: give another key")
         if len(self.running) >= RUNNING:
-            self.set_retry(request, min(job.left(self.now()) for job in self.running.values()))
-            return refuse(request, 503, f"{RUNNING} jobs are running: try again later")
+            left = min(job.left(self.now()) for job in self.running.values())
+            return put_off(request, f"{RUNNING} jobs are running", max(1, math.ceil(left)))
         job = Job(key, self.now(), asked["duration"], asked["keep"])
         self.start(job)
         # For 202 no RFC says what Location is: by custom, where to ask. It is the path asked for,
@@ -200,7 +193,7 @@ class Accepted(Resource):
     def tell(self, request, job, code=200):
         left = job.left(self.now())
         if job.state == "running":
-            self.set_retry(request, left)
+            request.setHeader(b"Retry-After", b"%d" % max(1, math.ceil(left)))
         content = {
             "key": job.key,
             "state": job.state,
@@ -209,9 +202,6 @@ class Accepted(Resource):
             "result": job.result,
         }
         return answer(request, content, code)
-
-    def set_retry(self, request, seconds):
-        request.setHeader(b"Retry-After", b"%d" % max(1, math.ceil(seconds)))
 
     def start(self, job):
         """Begin the work without waiting for it: its Deferred is the job's, not a request's."""

@@ -15,7 +15,7 @@ Answer: 200 application/json: "lookups", each with its "name" and when it "began
     seconds from the request's arrival, "sum", what they took taken together, and "took", what
     the client waited for. The header Server-Timing has that in milliseconds. HEAD waits as long.
 Errors: 400 and one line on the parameter that was wrong; 405 or 501 for other methods; 500 if
-    the script fails, or an aborted connection if bytes are out.
+    the script fails.
 Client leaves: every lookup that goes on is cancelled at once, and the log has a line.
 
 Try it:

@@ -144,6 +144,12 @@ def attempt(request, log, step):
             refuse(request, 500, "the script failed: the server's log says why")
 
 
+async def sent(clock):
+    """Wait for the turns of the reactor in which what was written is sent: an abort drops it."""
+    for _ in range(2):
+        await deferLater(clock, 0)
+
+
 def run(request, log, coroutine):
     """Answer by a coroutine: cancel it if the client leaves, tell log and client if it fails."""
     left = []
@@ -218,8 +224,7 @@ class Broken(Resource):
         else:
             if end == "silence":
                 await deferLater(self.clock, LONGEST)
-            for _ in range(2):  # turns of the reactor, in which what was written is sent
-                await deferLater(self.clock, 0)
+            await sent(self.clock)
             request.transport.abortConnection()  # RST, and what is not sent by now is lost
 
 

@@ -16,14 +16,13 @@ Answer: 101, and then a WebSocket (RFC 6455). Each message is sent back as it ca
     binary, and in order. A tick is a text, {"tick": 1, "due": 0.0}, "due" in seconds from the
     beginning. The connection stays open until the client closes it.
 Closes: 1009 after a message over 64 KiB; 1008 when what waits for its echo is over 1 MiB, each
-    message counted with 64 bytes more than it has. A client that goes on sending may see a reset
-    in place of the code. A reset, too, for one that does not answer a ping before the next, of
-    which there is one every 20 seconds.
+    message counted with 64 bytes more than it has. A client that goes on sending may see the
+    connection end without the code. A reset, too, for one that does not answer a ping before the
+    next, of which there is one every 20 seconds.
 Errors: 400 and one line on the parameter that was wrong, on HTTP/2, and for a handshake that is
     malformed; 403 for a page of another site, told by Origin and Host, unless ORIGINS in the file
     lists it; 426 for a request that does not ask for a WebSocket, and for HEAD; 405 or 501 for
-    other methods; 503 if the server has no Twisted 26.10 or newer with
-    its extra "websocket".
+    other methods; 503 if the server has no Twisted 26.10 or newer with its extra "websocket".
 Client leaves: all timers are cancelled at once, and the log has a line. While a client does not
     read, echoes and ticks wait, and what it sends is not read either. That it leaves meanwhile
     is seen when it resets the connection, or by the ping it does not answer.
@@ -38,6 +37,7 @@ Try it:
 import json
 import re
 import time
+from types import SimpleNamespace
 from urllib.parse import parse_qsl
 
 import twisted
@@ -155,8 +155,9 @@ class Conversation:
         if message is None:
             self.close(1009)  # not before the client has sent it all: it might not read why
         elif not self.socket.disconnecting:
-            self.size += len(message) + EACH
-            self.messages.put((self.now() + self.asked["delay"], message))
+            size = EACH + len(message.encode() if isinstance(message, str) else message)
+            self.size += size
+            self.messages.put((self.now() + self.asked["delay"], message, size))
             if self.size > WAITING:
                 self.close(1008)
 
@@ -164,9 +165,9 @@ class Conversation:
 
     async def echo(self):
         while True:
-            due, message = await self.messages.get()
+            due, message, size = await self.messages.get()
             await self.send(due, message)
-            self.size -= len(message) + EACH
+            self.size -= size
 
     async def tick(self):
         began = self.now()
@@ -212,7 +213,8 @@ class Conversation:
                 break
             self.answered = False
             self.websocket.ping()
-        self.why = "no answer to a ping"
+        if not self.socket.disconnecting:  # else it is known why
+            self.why = "no answer to a ping"
         self.socket.abortConnection()
 
     def pongReceived(self, payload):
@@ -239,13 +241,10 @@ class Connected(Resource):
     isLeaf = True
     clock, now = reactor, time.monotonic  # which a test replaces
 
-    def asked(self, request):
-        delay, interval, count = (0.0, 0, LONGEST), (1.0, 0, LONGEST), (0, 0, MOST)
-        return query(request, delay=delay, interval=interval, count=count, key=("",))
-
     def render_GET(self, request):
         try:
-            self.asked(request)
+            delay, interval, count = (0.0, 0, LONGEST), (1.0, 0, LONGEST), (0, 0, MOST)
+            asked = query(request, delay=delay, interval=interval, count=count, key=("",))
         except ValueError as wrong:
             return refuse(request, 400, wrong)
         if request.transport is None:
@@ -269,11 +268,10 @@ class Connected(Resource):
             site = origin[:60].decode("utf-8", "replace")
             return refuse(request, 403, f"a page of {site!a} may not connect: see ORIGINS")
         describe(request, b"text/plain; charset=utf-8")  # if Twisted refuses the handshake
-        return WebSocketResource(self).render_GET(request)
-
-    def buildProtocol(self, request):
-        """Twisted asks for what is to talk with the client, once its handshake is accepted."""
-        return Conversation(request, self.clock, self.now, self.asked(request))
+        # Twisted asks its factory for what talks with the client, once the handshake is accepted.
+        talk = Conversation(request, self.clock, self.now, asked)
+        factory = SimpleNamespace(buildProtocol=lambda request: talk)
+        return WebSocketResource(factory).render_GET(request)
 
 
 resource = Connected()

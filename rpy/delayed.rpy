@@ -12,7 +12,7 @@ Parameters:
 Answer: 200 text/html, one page. The header Server-Timing has the wait as it was measured, in
     milliseconds: "wait;dur=2000.413". HEAD waits as long and gets the headers alone.
 Errors: 400 and one line on the parameter that was wrong; 405 or 501 for other methods; 500 if
-    the script fails, or an aborted connection if bytes are out.
+    the script fails.
 Client leaves: the timer is cancelled at once, and the log has a line.
 
 Try it:

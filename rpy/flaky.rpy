@@ -22,9 +22,9 @@ Answer: 200 application/json, or "status" and Retry-After: "key", "n", the numbe
     among those of this key, and "failed". It counts when it arrives, not after its "delay". To
     "count": "key", "requests" and "failed". To DELETE, after which the key starts anew: "key" and
     "forgotten", how many were counted. Server-Timing has the wait in milliseconds. POST is
-    answered like GET; its body is ignored.
+    answered like GET, its body is ignored; HEAD, too, waits and counts.
 Errors: 400 and one line on the parameter that was wrong; 405 or 501 for other methods; 500 if
-    the script fails, or an aborted connection if bytes are out.
+    the script fails.
 Kept: 1000 keys, each for an hour after the last request for it; of more, the one unused for
     longest goes.
 Client leaves: the timer is cancelled at once, and the log has a line. The request still counts.
@@ -151,8 +151,8 @@ def run(request, log, coroutine):
 
 
 class Kept:
-    """States by key, at most *most*. What is not busy goes: the one unused for longest where room is
-    needed, and each when nobody has asked for it in *lifetime* seconds."""
+    """States by key, at most *most*. What is not busy goes: the one unused for longest where room
+    is needed, and each when nobody has asked for it in *lifetime* seconds."""
 
     def __init__(self, make, most, lifetime):
         self.make, self.most, self.lifetime, self.states = make, most, lifetime, {}

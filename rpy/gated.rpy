@@ -18,9 +18,10 @@ Answer: 200 application/json. To one that was held, once the gate is opened: "ke
     for the first that this opening let go. To one that asks "count" or "await": "key" and
     "waiting", how many are held. To POST: "key", "opened", how many it let go, and "waiting"; the
     gate is shut again behind these. 408 with "key" and "waiting" when "timeout" is over. The
-    header Server-Timing has the wait in milliseconds.
-Errors: 400 and one line on the parameter that was wrong; 405 or 501 for other methods; 503 with
-    Retry-After when 5000 wait at this gate already, or at all of 1000 gates somebody waits.
+    header Server-Timing has the wait in milliseconds. HEAD is held, and counts, like GET.
+Errors: 400 and one line on the parameter that was wrong; 405 or 501 for other methods; 500 if
+    the script fails; 503 with Retry-After, but not to POST, when 5000 wait at this gate already,
+    or at all of 1000 gates somebody does.
 Kept: 1000 gates. Where nobody waits, one is forgotten an hour after the last request for it, and
     sooner if another is needed.
 Client leaves: it does not wait any more, nor count. The log has a line.
@@ -98,6 +99,12 @@ def refuse(request, code, line):
     return NOT_DONE_YET
 
 
+def put_off(request, line, seconds=1):
+    """Refuse for now, with 503; *seconds* until it is worth coming again."""
+    request.setHeader(b"Retry-After", b"%d" % seconds)
+    return refuse(request, 503, f"{line}: try again in {seconds} s")
+
+
 def attempt(request, log, step):
     """Call *step* from a timer, where an exception would reach nobody: tell log and client."""
     try:
@@ -144,8 +151,8 @@ def run(request, log, coroutine):
 
 
 class Kept:
-    """States by key, at most *most*. What is not busy goes: the one unused for longest where room is
-    needed, and each when nobody has asked for it in *lifetime* seconds."""
+    """States by key, at most *most*. What is not busy goes: the one unused for longest where room
+    is needed, and each when nobody has asked for it in *lifetime* seconds."""
 
     def __init__(self, make, most, lifetime):
         self.make, self.most, self.lifetime, self.states = make, most, lifetime, {}
@@ -187,17 +194,17 @@ class Gated(Resource):
 
     def render_GET(self, request):
         try:
-            timeout, waiting = (60.0, 0, LONGEST), (0, 1, MOST)
-            asked = query(request, key=("",), timeout=timeout, count=(False,), **{"await": waiting})
+            timeout, many = (60.0, 0, LONGEST), (0, 1, MOST)
+            asked = query(request, key=("",), timeout=timeout, count=(False,), **{"await": many})
         except ValueError as wrong:
             return refuse(request, 400, wrong)
         gate = self.gates.use(asked["key"], self.now())
-        if gate is None or max(len(gate.held), len(gate.watching)) >= MOST:
-            request.setHeader(b"Retry-After", b"1")
-            return refuse(request, 503, f"{MOST} at this gate, or {GATES} gates: try again later")
-        if asked["count"]:
+        if gate and asked["count"]:
             return answer(request, {"key": asked["key"], "waiting": len(gate.held)})
-        waiting = gate.watching if asked["await"] else gate.held
+        waiting = gate and (gate.watching if asked["await"] else gate.held)
+        if gate is None or len(waiting) >= MOST:
+            line = f"{MOST} wait at this gate, or at {GATES} others somebody does"
+            return put_off(request, line)
         return run(request, log, self.hold(request, gate, waiting, asked))
 
     def render_POST(self, request):
@@ -207,8 +214,9 @@ class Gated(Resource):
             return refuse(request, 400, wrong)
         gate = self.gates.use(asked["key"], self.now())
         first = list(gate.held)[: asked["next"]] if gate else []
-        for place, opened in enumerate(first, 1):
+        for opened in first:  # before any of them is answered: it may ask again at once
             del gate.held[opened]
+        for place, opened in enumerate(first, 1):
             opened.callback(place)
         waiting = len(gate.held) if gate else 0
         return answer(request, {"key": asked["key"], "opened": len(first), "waiting": waiting})
@@ -218,8 +226,7 @@ class Gated(Resource):
         arrived, opened = self.now(), Deferred()
         waiting[opened] = asked["await"]
         for watcher, number in list(gate.watching.items()):
-            if number <= len(gate.held):
-                del gate.watching[watcher]
+            if number <= len(gate.held) and gate.watching.pop(watcher, None):
                 watcher.callback(None)
         code, place = 200, None
         try:

@@ -18,7 +18,7 @@ Answer: 103 Early Hints, as often as "count" says, the first at once. Each has a
     HTTP/1.0 gets no hints, as it would take the first for the answer, but waits as long. HEAD
     gets hints and headers.
 Errors: 400 and one line on the parameter that was wrong; 405 or 501 for other methods; 500 if
-    the script fails, or an aborted connection if bytes are out.
+    the script fails.
 Client leaves: the timer is cancelled at once, and the log has a line.
 
 Try it:

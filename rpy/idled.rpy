@@ -18,7 +18,7 @@ Answer: 200 application/json with a Content-Length: "how" and "after". The conne
     for idle connections is lifted, until another request was answered. A client that asks by
     HTTP/1.0 or sends "Connection: close" gets just that. HEAD gets the headers alone.
 Errors: 400 and one line on the parameter that was wrong, and on HTTP/2, where connections are
-    shared; 405 or 501 for other methods.
+    shared; 405 or 501 for other methods; 500 if the script fails.
 Kept: a timer for each connection that is to end.
 Client leaves: its timer is cancelled at once, and the log has a line.
 
@@ -92,6 +92,12 @@ def refuse(request, code, line):
     return NOT_DONE_YET
 
 
+async def sent(clock):
+    """Wait for the turns of the reactor in which what was written is sent: an abort drops it."""
+    for _ in range(2):
+        await deferLater(clock, 0)
+
+
 class Idled(Resource):
     isLeaf = True
     clock = reactor  # which a test replaces
@@ -135,8 +141,7 @@ class Idled(Resource):
 
     async def end(self, channel, after, how, key):
         """Let the connection idle, then end it: HTTP/1 has no way to say so beforehand."""
-        for _ in range(2):  # turns of the reactor, in which the answer is sent
-            await deferLater(self.clock, 0)
+        await sent(self.clock)
         channel.setTimeout(None)  # the server's own limit: ours is in its place
         await deferLater(self.clock, after)
         del self.ending[channel]

@@ -18,11 +18,11 @@ Parameters:
     n             number of the draw, in place of the next one  1 to 1000000000  -
     key           whose draws are numbered, from 1 on           any text         -
 
-Distributions: uniform: from the median less "spread" to the median and "spread". normal: "spread" is
-    the standard deviation. For these two, it is half the mean if it is not given, and the mean is
-    the median. lognormal, pareto: "spread" is the standard deviation of the logarithm, 0.5 if it is
-    not given; pareto's shape is 1 / spread. exponential: has no use for "spread". What is drawn
-    below 0 is cut to 0.
+Distributions: uniform: from the median less "spread" to the median and "spread". normal: "spread"
+    is the standard deviation. For these two, it is half the mean if it is not given, and the mean
+    is the median. lognormal, pareto: "spread" is the standard deviation of the logarithm, 0.5 if
+    it is not given; pareto's shape is 1 / spread. exponential: has no use for "spread". What is
+    drawn below 0 is cut to 0.
 Formulas: of a u between 0 and 1, and z, the standard normal distribution's quantile of u: uniform:
     median + spread * (2u - 1); normal: median + spread * z; lognormal: median * exp(spread * z),
     whose mean is median * exp(spread ** 2 / 2); exponential: -median * log2(1 - u), whose mean is
@@ -38,8 +38,8 @@ Answer: 200 application/json: "key", "seed", "n", "distribution", "drawn", to th
     starts anew: "key" and "forgotten", how many were numbered.
 Errors: 400 and one line on the parameter that was wrong, on "mean" and "median" in one request, and
     on a "spread" over 10 for lognormal and pareto, or of 1 and more for pareto by its "mean", as
-    it has none then; 405 or 501 for other methods; 500 if the script fails, or an aborted
-    connection if bytes are out.
+    it has none then; 405 or 501 for other methods; 500 if
+    the script fails.
 Kept: of a key, the number of draws, and a seed for those that give none, drawn afresh. 1000 keys,
     each for an hour after the last request for it; of more, the one unused for longest goes.
 Client leaves: the timer is cancelled at once, and the log has a line. The number stays taken.
@@ -173,8 +173,8 @@ def run(request, log, coroutine):
 
 
 class Kept:
-    """States by key, at most *most*. What is not busy goes: the one unused for longest where room is
-    needed, and each when nobody has asked for it in *lifetime* seconds."""
+    """States by key, at most *most*. What is not busy goes: the one unused for longest where room
+    is needed, and each when nobody has asked for it in *lifetime* seconds."""
 
     def __init__(self, make, most, lifetime):
         self.make, self.most, self.lifetime, self.states = make, most, lifetime, {}
@@ -269,8 +269,9 @@ class Jittered(Resource):
             key = query(request, key=("",))["key"]
         except ValueError as wrong:
             return refuse(request, 400, wrong)
-        draws, _ = self.draws.states.pop(key, (Draws(), 0))
-        return answer(request, {"key": key, "forgotten": draws.n})
+        draws = self.draws.use(key, self.now())
+        forgotten, draws.n, draws.seed = draws.n, 0, random.randrange(SEEDS)
+        return answer(request, {"key": key, "forgotten": forgotten})
 
     def shape(self, distribution, mean, median, spread, **others):
         """What to draw from, as quantile takes it; ValueError if there is no such thing."""

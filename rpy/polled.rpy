@@ -118,6 +118,12 @@ def refuse(request, code, line):
     return NOT_DONE_YET
 
 
+def put_off(request, line, seconds=1):
+    """Refuse for now, with 503; *seconds* until it is worth coming again."""
+    request.setHeader(b"Retry-After", b"%d" % seconds)
+    return refuse(request, 503, f"{line}: try again in {seconds} s")
+
+
 def attempt(request, log, step):
     """Call *step* from a timer, where an exception would reach nobody: tell log and client."""
     try:
@@ -164,8 +170,8 @@ def run(request, log, coroutine):
 
 
 class Kept:
-    """States by key, at most *most*. What is not busy goes: the one unused for longest where room is
-    needed, and each when nobody has asked for it in *lifetime* seconds."""
+    """States by key, at most *most*. What is not busy goes: the one unused for longest where room
+    is needed, and each when nobody has asked for it in *lifetime* seconds."""
 
     def __init__(self, make, most, lifetime):
         self.make, self.most, self.lifetime, self.states = make, most, lifetime, {}
@@ -228,7 +234,8 @@ class Polled(Resource):
             return refuse(request, 400, wrong)
         channel = self.channels.use(asked["key"], self.now())
         if channel is None or (len(channel.waiting) >= READERS and not asked["count"]):
-            return self.refuse_more(request)
+            line = f"{READERS} wait at this channel, or at {CHANNELS} others somebody does"
+            return put_off(request, line)
         if asked["count"]:
             content = {"key": asked["key"], "last": channel.last, "epoch": channel.epoch}
             return answer(request, content | {"waiting": len(channel.waiting)})
@@ -247,14 +254,10 @@ class Polled(Resource):
             return refuse(request, 400, wrong)
         channel = self.channels.use(key, self.now())
         if channel is None:
-            return self.refuse_more(request)
+            return put_off(request, f"somebody waits at all of {CHANNELS} channels")
         waiting = channel.publish(data)
         content = {"key": key, "n": channel.last, "epoch": channel.epoch, "waiting": waiting}
         return answer(request, content)
-
-    def refuse_more(self, request):
-        request.setHeader(b"Retry-After", b"1")
-        return refuse(request, 503, "too many wait here, or at other channels: try again")
 
     async def poll(self, request, channel, asked):
         """Answer with the messages after the one that the reader got last: if need be, wait."""

@@ -30,7 +30,7 @@ Errors: 400 and one line on the parameter that was wrong, or for a body that is 
     readers, or at all of 200 channels somebody reads; 500 if the script fails, or an aborted
     connection if bytes are out.
 Kept: 200 channels, each with its last 1000 events, of 512 KiB at most. One where nobody reads is
-    forgotten an hour after it was last used, and sooner if another is needed.
+    forgotten an hour after the last request for it, and sooner if another is needed.
 Client leaves: the stream ends at once, and the log has a line. For a client that does not read
     nothing is buffered: it goes on from the event it had got to, or with "missed".
 
@@ -119,6 +119,12 @@ def refuse(request, code, line):
     return NOT_DONE_YET
 
 
+def put_off(request, line, seconds=1):
+    """Refuse for now, with 503; *seconds* until it is worth coming again."""
+    request.setHeader(b"Retry-After", b"%d" % seconds)
+    return refuse(request, 503, f"{line}: try again in {seconds} s")
+
+
 def attempt(request, log, step):
     """Call *step* from a timer, where an exception would reach nobody: tell log and client."""
     try:
@@ -194,8 +200,8 @@ class Flow:
 
 
 class Kept:
-    """States by key, at most *most*. What is not busy goes: the one unused for longest where room is
-    needed, and each when nobody has asked for it in *lifetime* seconds."""
+    """States by key, at most *most*. What is not busy goes: the one unused for longest where room
+    is needed, and each when nobody has asked for it in *lifetime* seconds."""
 
     def __init__(self, make, most, lifetime):
         self.make, self.most, self.lifetime, self.states = make, most, lifetime, {}
@@ -279,51 +285,47 @@ class Pushed(Resource):
         over = not asked["key"] and last >= asked["count"] > 0
         if over or request.method == b"HEAD":
             request.setResponseCode(204 if over else 200)
-            describe(request, b"text/event-stream")
+            describe(request, b"text/event-stream; charset=utf-8")
             request.finish()
             return NOT_DONE_YET
         if not asked["key"]:
-            return run(request, log, self.push(request, asked, given or "0", self.tick, last))
+            return run(request, log, self.push(request, asked, str(last), self.tick, last))
         channel = self.channels.use(asked["key"], self.now())
         if channel is None or len(channel.readers) >= READERS:
-            return self.full(request)
+            line = f"{READERS} read this channel, or at {CHANNELS} others somebody does"
+            return put_off(request, line)
         number = channel.number(given) if given else channel.last
         begin = given or f"{channel.life}-{number}"
         return run(request, log, self.push(request, asked, begin, self.follow, channel, number))
 
     def render_POST(self, request):
-        size = request.content.seek(0, 2)
-        if size > LARGEST:
-            return refuse(request, 413, f"the body has {size} bytes: give {LARGEST} at most")
-        request.content.seek(0)
+        data = request.content.read(LARGEST + 1)
+        if len(data) > LARGEST:
+            return refuse(request, 413, f"the body is over {LARGEST} bytes: give less")
         try:
             asked = query(request, key=("",), event=("",))
             if re.search("[\r\n]", asked["event"]):
                 raise ValueError(f"event={asked['event'][:40]!a} is not allowed: give one line")
             if not asked["key"]:
                 raise ValueError("nobody can publish to the clock: give key, the channel's name")
-            data = request.content.read().decode()
+            data = data.decode()
         except UnicodeDecodeError as wrong:
             return refuse(request, 400, f"the body is not UTF-8 at byte {wrong.start}: give text")
         except ValueError as wrong:
             return refuse(request, 400, wrong)
         channel = self.channels.use(asked["key"], self.now())
         if channel is None:
-            return self.full(request)
+            return put_off(request, f"somebody reads at all of {CHANNELS} channels")
         channel.publish(data, asked["event"])
         number = f"{channel.life}-{channel.last}"
         return answer(request, {"key": asked["key"], "id": number, "readers": len(channel.readers)})
 
-    def full(self, request):
-        request.setHeader(b"Retry-After", b"1")
-        line = f"{READERS} readers here, or {CHANNELS} channels: try again later"
-        return refuse(request, 503, line)
-
     async def push(self, request, asked, begin, send, *about):
         """Send a stream of events, from after the one with the id *begin*."""
-        describe(request, b"text/event-stream")
+        describe(request, b"text/event-stream; charset=utf-8")
         flow = Flow(request)
-        heart = LoopingCall(lambda: flow.room or request.write(b":\n\n"))
+        # It returns None: for a Deferred LoopingCall would wait, and take its errors.
+        heart = LoopingCall(lambda: None if flow.room else request.write(b":\n\n"))
         heart.clock = self.clock
         heart.start(HEARTBEAT, now=False)
         try:

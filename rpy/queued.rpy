@@ -107,6 +107,12 @@ def refuse(request, code, line):
     return NOT_DONE_YET
 
 
+def put_off(request, line, seconds=1):
+    """Refuse for now, with 503; *seconds* until it is worth coming again."""
+    request.setHeader(b"Retry-After", b"%d" % seconds)
+    return refuse(request, 503, f"{line}: try again in {seconds} s")
+
+
 def attempt(request, log, step):
     """Call *step* from a timer, where an exception would reach nobody: tell log and client."""
     try:
@@ -153,8 +159,8 @@ def run(request, log, coroutine):
 
 
 class Kept:
-    """States by key, at most *most*. What is not busy goes: the one unused for longest where room is
-    needed, and each when nobody has asked for it in *lifetime* seconds."""
+    """States by key, at most *most*. What is not busy goes: the one unused for longest where room
+    is needed, and each when nobody has asked for it in *lifetime* seconds."""
 
     def __init__(self, make, most, lifetime):
         self.make, self.most, self.lifetime, self.states = make, most, lifetime, {}
@@ -225,17 +231,13 @@ class Queued(Resource):
             return refuse(request, 400, wrong)
         queue = self.queues.use(asked["key"], self.now())
         if queue is None:
-            request.setHeader(b"Retry-After", b"1")
-            return refuse(request, 503, f"{QUEUES} queues are in use: try again later")
+            return put_off(request, f"{QUEUES} queues are in use")
         serving, waiting = len(queue.serving), len(queue.waiting)
         if asked["count"]:
             return answer(request, {"key": asked["key"], "serving": serving, "waiting": waiting})
         if waiting >= asked["most"] and (waiting or serving >= asked["limit"]):
             seconds = math.ceil((serving + waiting) * asked["duration"] / asked["limit"]) or 1
-            request.setHeader(b"Retry-After", b"%d" % seconds)
-            return refuse(
-                request, 503, f"{serving} are served, {waiting} wait: try again in {seconds} s"
-            )
+            return put_off(request, f"{serving} are served, and {waiting} wait", seconds)
         return run(request, log, self.serve_in_turn(request, queue, asked))
 
     async def serve_in_turn(self, request, queue, asked):

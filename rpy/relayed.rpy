@@ -16,7 +16,8 @@ Answer: the other script's: status, Content-Type and body, each piece when it co
     that takes longer than "timeout". HEAD is passed on as HEAD.
 Errors: 400 and one line on the parameter that was wrong; 405 or 501 for other methods; 502 if the
     server does not answer, or with what is not HTTP; 508 if this script is to ask itself; 501 if
-    the request came by TLS or a UNIX socket. If the other answer breaks off, this one does, too.
+    the request came by TLS or a UNIX socket; 500 if the script fails. If the other answer breaks
+    off, this one does, too.
 Client leaves: the connection to the other script is closed at once, so that it notices the same.
     The log has a line. While a client does not read, this script does not read either.
 
@@ -115,6 +116,12 @@ def attempt(request, log, step):
             refuse(request, 500, "the script failed: the server's log says why")
 
 
+async def sent(clock):
+    """Wait for the turns of the reactor in which what was written is sent: an abort drops it."""
+    for _ in range(2):
+        await deferLater(clock, 0)
+
+
 def run(request, log, coroutine):
     """Answer by a coroutine: cancel it if the client leaves, tell log and client if it fails."""
     left = []
@@ -202,8 +209,7 @@ class Relayed(Resource):
         try:
             await body.ended
         except ResponseFailed:
-            for _ in range(2):  # turns of the reactor, in which what came before is sent
-                await deferLater(self.clock, 0)
+            await sent(self.clock)
             raise  # which aborts: a part must not pass for the whole
         finally:
             body.transport.loseConnection()

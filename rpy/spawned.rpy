@@ -17,8 +17,9 @@ Answer: 200 application/x-ndjson, lines of JSON. Those of the child: their numbe
     and when it "printed" that, in seconds from its start. The last is of the server: the code
     that the child ended with, "exit", or the "signal", and the seconds it "took". HEAD gets the
     headers alone, without a child.
-Errors: 400 and one line on the parameter that was wrong; 405 or 501 for other methods; 500 if
-    the child cannot be started; 503 with Retry-After when there are 20 children already.
+Errors: 400 and one line on the parameter that was wrong; 405 or 501 for other methods; 500 if the
+    child cannot be started, or an aborted connection if bytes are out; 503 with Retry-After when
+    there are 20 children already.
 Client leaves: the child gets the signal TERM at once, and KILL if it is there after 2 s more. The
     log has a line. While a client does not read, the child's output is not read either, so that
     it has to wait when the pipe is full. When the server stops, its children are killed; should
@@ -119,6 +120,12 @@ def refuse(request, code, line):
     return NOT_DONE_YET
 
 
+def put_off(request, line, seconds=1):
+    """Refuse for now, with 503; *seconds* until it is worth coming again."""
+    request.setHeader(b"Retry-After", b"%d" % seconds)
+    return refuse(request, 503, f"{line}: try again in {seconds} s")
+
+
 def attempt(request, log, step):
     """Call *step* from a timer, where an exception would reach nobody: tell log and client."""
     try:
@@ -217,8 +224,7 @@ class Spawned(Resource):
         except ValueError as wrong:
             return refuse(request, 400, wrong)
         if len(self.children) >= CHILDREN:
-            request.setHeader(b"Retry-After", b"1")
-            return refuse(request, 503, f"{CHILDREN} children run already: try again later")
+            return put_off(request, f"{CHILDREN} children run already")
         describe(request, b"application/x-ndjson")
         if request.method == b"HEAD":
             request.finish()

@@ -103,6 +103,12 @@ def refuse(request, code, line):
     return NOT_DONE_YET
 
 
+def put_off(request, line, seconds=1):
+    """Refuse for now, with 503; *seconds* until it is worth coming again."""
+    request.setHeader(b"Retry-After", b"%d" % seconds)
+    return refuse(request, 503, f"{line}: try again in {seconds} s")
+
+
 def attempt(request, log, step):
     """Call *step* from a timer, where an exception would reach nobody: tell log and client."""
     try:
@@ -177,8 +183,7 @@ class Threaded(Resource):
         if asked["count"]:
             return answer(request, {"running": THREADS - self.free.tokens, "waiting": waiting})
         if waiting >= MOST:
-            request.setHeader(b"Retry-After", b"1")
-            return refuse(request, 503, f"{MOST} wait for a thread: try again later")
+            return put_off(request, f"{MOST} wait for a thread")
         if not self.pool.started:
             self.pool.start()
             # Connections are closed before that, so that all functions are told.

@@ -8,38 +8,41 @@ Play a response from a score in the query, step by step.
 
 Parameters:
 
-    name     meaning                                                range            default
-    wait     do nothing (seconds)                                   0 to 3600        -
-    status   answer with this status                                200 to 599       -
-    header   add a header, Name:value                               a header         -
-    length   declare a Content-Length (bytes)                       0 to 1000000000  -
-    send     write this text to the body                            any text         -
-    bytes    write so many bytes to the body: 012345678901...       0 to 1000000000  -
-    flush    send what there is, at least the head                  flag             -
-    raw      write to the connection, past all framing (bytes)      any text         -
-    repeat   N:K, play the last K steps N times in all              two numbers      -
-    hold     wait until POST opens the gate of this name            any text         -
-    end      end the response; need not be said                       flag             -
-    close    close the connection (FIN)                             flag             -
-    reset    reset the connection (RST)                             flag             -
-    hang     send nothing more until the client leaves              flag             -
-    explain  show the score with its times, instead of playing it   flag             -
-    key      POST: the gate to open; GET: not used                  any text         -
+    name     meaning                                                 range            default
+    wait     do nothing (seconds)                                    0 to 3600        -
+    status   answer with this status                                 200 to 599       -
+    header   add a header, Name:value                                a header         -
+    length   declare a Content-Length (bytes)                        0 to 1000000000  -
+    send     write this text to the body                             any text         -
+    bytes    write so many bytes to the body: 012345678901...        0 to 1000000000  -
+    flush    send what there is, at least the head                   flag             -
+    raw      write to the connection, past all framing (bytes)       any text         -
+    repeat   N:K, play the last K steps N times in all               two numbers      -
+    hold     wait until POST opens the gate of this name, its "key"  any text         -
+    end      end the response; need not be said                      flag             -
+    close    close the connection (FIN); on HTTP/2, the stream       flag             -
+    reset    reset the connection (RST)                              flag             -
+    hang     send nothing more until the client leaves               flag             -
+    explain  show the score with its times, instead of playing it    flag             -
+    key      POST: the gate to open; GET: not used                   any text         -
 
-Score: all but "explain" and "key" are steps, and are played in the order in which they stand. Waits are
-    reckoned from the start, or from the last "hold": a late step does not delay the next. For
-    "repeat", a repeat and what it repeats are one step. A score has at most 10000 steps with all
-    repeats, 3600 seconds of waits, and 1000000000 bytes. A "hold" or "hang" of an hour is reset,
-    and so is a "hold" when at all of 1000 gates somebody waits. What a client has not taken yet
-    when a "reset" comes may be lost with it.
-Answer: what the score says; without any, 200 text/plain, and the score's headers come before it.
+Score: all but "explain" and "key" are steps, and are played in the order in which they stand.
+    Waits are reckoned from the start, or from the last "hold": a late step does not delay the
+    next. For "repeat", a repeat and what it repeats are one step. In the values "+" is a space,
+    and the rest is percent-encoded. A score has at most 10000 steps with all repeats, 3600 seconds
+    of waits, and 1000000000 bytes. A "hold" or "hang" of an hour is reset, and so is a "hold" when
+    at all of 1000 gates somebody waits. What a client has not taken yet when a "reset" comes may
+    be lost with it.
+Answer: what the score says; where it says nothing, 200 and text/plain. Its headers replace ours.
     Server-Timing has the wait before the head in milliseconds. To "explain": 200 text/plain, a
     line a step. To POST: 200 application/json: "key", and "opened", how many it let go on.
-    Without a query, this text.
+    Without a query, this text. HEAD plays the score without its body; POST with a score plays it.
 Errors: 400 and one line on the step that was wrong, before anything is sent; 405 or 501 for other
     methods; 500 if the script fails, or an aborted connection if bytes are out. "raw", and headers
     or types on which browsers or proxies act, are refused unless the server is started with
     TIMED_OPEN=1 in its environment. "raw" needs HTTP/1, and closes the connection.
+Kept: 1000 gates. Where nobody waits, one is forgotten an hour after the last request for it, and
+    sooner if another is needed.
 Client leaves: nothing more is played, and the log has a line.
 
 Try it:
@@ -146,6 +149,12 @@ def answer(request, content, code=200, **waits):
     return NOT_DONE_YET
 
 
+async def sent(clock):
+    """Wait for the turns of the reactor in which what was written is sent: an abort drops it."""
+    for _ in range(2):
+        await deferLater(clock, 0)
+
+
 def run(request, log, coroutine):
     """Answer by a coroutine: cancel it if the client leaves, tell log and client if it fails."""
     left = []
@@ -198,8 +207,8 @@ class Flow:
 
 
 class Kept:
-    """States by key, at most *most*. What is not busy goes: the one unused for longest where room is
-    needed, and each when nobody has asked for it in *lifetime* seconds."""
+    """States by key, at most *most*. What is not busy goes: the one unused for longest where room
+    is needed, and each when nobody has asked for it in *lifetime* seconds."""
 
     def __init__(self, make, most, lifetime):
         self.make, self.most, self.lifetime, self.states = make, most, lifetime, {}
@@ -330,8 +339,8 @@ def in_order(steps):
 
 
 def rehearse(steps, raw):
-    """Go through a score in no time: a list of (step, gate passed last, seconds since), in the order
-    of writing, and then the whole. ValueError if it cannot be played; *raw* says if "raw" can be."""
+    """Go through a score in no time: a list of (step, gate passed last, seconds since), in the
+    order of writing. ValueError if it cannot be played; *raw* says whether "raw" can be."""
     moments, given = {}, {}  # given: of the steps that must not, or need not, come again, the first
     gate, at, waits, size = "", 0, 0, 0
     for step in in_order([*steps, END]):
@@ -341,8 +350,8 @@ def rehearse(steps, raw):
                 break
             reject(n, name, text, f"nothing is played after {given['ended'].name}: give it last")
         if name in ("status", "header", "length") and "head" in given:
-            sent = f"step {given['head'].n}, {given['head'].name}, sends the head"
-            reject(n, name, text, f"{sent}: give this before it")
+            out = f"step {given['head'].n}, {given['head'].name}, sends the head"
+            reject(n, name, text, f"{out}: give this before it")
         if name in ("status", "length") and given.setdefault(name, step) is not step:
             reject(n, name, text, f"there is one in step {given[name].n}: give it once")
         if name == "raw" and not raw:
@@ -455,7 +464,7 @@ class Timed(Resource):
                     await flow.write(FILL[: value - start])
             elif name == "flush":
                 await flow.write(b"")
-                await self.leave_time_to_send()
+                await sent(self.clock)
             elif name == "raw":
                 request.startedWriting, framed = True, False
                 await flow.write(b"")
@@ -464,26 +473,22 @@ class Timed(Resource):
                 await deferLater(self.clock, LONGEST)
                 return self.reset(request)
             elif name == "reset":
-                await self.leave_time_to_send()
+                await sent(self.clock)
                 return self.reset(request)
             elif name == "end" and framed:
                 return flow.finish()
             elif name in ("end", "close"):
                 request.unregisterProducer()
                 return request.loseConnection()
-            if name in ("wait", "hold") and not request.startedWriting:
+            if name in ("wait", "hold") and not (request.startedWriting or b"server-timing" in own):
                 waited = (self.now() - arrived) * 1000
                 request.setHeader(b"Server-Timing", b"wait;dur=%.3f" % waited)
-
-    async def leave_time_to_send(self):
-        for _ in range(2):  # Twisted sends at the end of a turn, or early in the next
-            await deferLater(self.clock, 0)
 
     def reset(self, request):
         (request.transport or request.channel).abortConnection()
 
     async def pass_gate(self, key):
-        """Wait until POST opens the gate; False if that takes too long, or there is no room for it."""
+        """Wait until POST opens the gate; False if that takes too long, or there is no room."""
         gate, opened = self.gates.use(key, self.now()), Deferred()
         if gate is None:
             return False

@@ -84,7 +84,7 @@ FIELDS = {  # of a body, as far as it is heeded: type, least and most (or length
     "stream_options": (dict, 0, LARGEST, "an object"),
     "max_completion_tokens": (int, 1, 2**63, "a whole number, 1 or more"),
     "max_tokens": (int, 1, 2**63, "a whole number, 1 or more"),
-    "seed": (int, -(2**63), 2**63, "a whole number of 64 bits"),
+    "seed": (int, -(2**63), 2**63 - 1, "a whole number of 64 bits"),
     "n": (int, 1, 1, "1"),
 }
 COMPLETIONS, MODELS = "v1/chat/completions", "v1/models"
@@ -160,6 +160,12 @@ def answer(request, content, code=200, **waits):
     request.write(json.dumps(content).encode() + b"\n")
     request.finish()
     return NOT_DONE_YET
+
+
+async def sent(clock):
+    """Wait for the turns of the reactor in which what was written is sent: an abort drops it."""
+    for _ in range(2):
+        await deferLater(clock, 0)
 
 
 def run(request, log, coroutine):
@@ -358,8 +364,7 @@ class Uttered(Resource):
 
     async def break_off(self, request):
         """Reset the connection, after the turns of the reactor in which the last token leaves."""
-        for _ in range(2):
-            await deferLater(self.clock, 0)
+        await sent(self.clock)
         (request.transport or request.channel).abortConnection()
 
 

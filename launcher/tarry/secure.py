@@ -12,6 +12,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from h2.errors import ErrorCodes
 from twisted.internet.error import ConnectionAborted
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
@@ -71,7 +72,10 @@ class Multiplexed(H2Connection):
 
     def abortRequest(self, streamID: int) -> None:
         stream = self.streams.get(streamID)
-        super().abortRequest(streamID)
+        # Twisted resets with NO_ERROR, which clients take for a whole response.
+        self.conn.reset_stream(streamID, ErrorCodes.INTERNAL_ERROR)
+        if self._tryToWriteControlData():
+            self._requestDone(streamID)
         if stream is not None:
             self._reactor.callLater(0, stream.connectionLost, Failure(ConnectionAborted()))
 

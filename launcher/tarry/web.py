@@ -194,6 +194,13 @@ class Request(server.Request):
         if isinstance(transport, Transport):
             transport.send_now()
 
+    def loseConnection(self) -> None:
+        """As Twisted's. Where that would be the clean end of a part, as on HTTP/2, break it off."""
+        if self.transport is None and self.channel is not None and not self.finished:
+            abort(self)
+        else:
+            super().loseConnection()
+
     def upgraded(self) -> None:
         """The connection speaks another protocol from now on."""
         self.code, self.startedWriting, self._upgraded = 101, 1, True
@@ -379,12 +386,15 @@ class Channel(http.HTTPChannel):
     def _protocolUpgradeForWebsockets(self, protocol: Any) -> None:
         """Twisted gives the connection to *protocol*: it is still one of the site's, and its request
         is pending for as long."""
+        before = self.connectionLost  # which may be what a script put in the place of ours
         super()._protocolUpgradeForWebsockets(protocol)
         self.requests[0].upgraded()
 
         def lost(reason: Failure) -> None:
-            protocol.connectionLost(reason)
-            Channel.connectionLost(self, reason)
+            try:
+                protocol.connectionLost(reason)
+            finally:
+                before(reason)
 
         self.connectionLost = lost  # type: ignore[method-assign, assignment]
 

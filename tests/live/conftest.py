@@ -120,6 +120,13 @@ async def until(fact, patience=HANG):
     raise AssertionError(f"never came true: {fact}")
 
 
+def more(client, size=65536):
+    """What comes next on the socket *client*, which must not be its end."""
+    piece = client.recv(size)
+    assert piece
+    return piece
+
+
 def rest(client, patience=HANG):
     """All that comes on the socket *client*, and how it ends: FIN, RST, or silence."""
     client.settimeout(patience)

@@ -7,7 +7,7 @@ import pytest_twisted
 import requests
 from twisted.internet.threads import deferToThread
 
-from tests.live.conftest import HANG, until
+from tests.live.conftest import HANG, more, until
 from tests.live.test_leaving import connect
 
 
@@ -52,7 +52,7 @@ async def test_a_part_of_a_gzip_member_is_there_long_before_the_whole(server):
             client.settimeout(HANG)
             got = b""
             while not text:
-                got += client.recv(65536)
+                got += more(client)
                 body = got.partition(b"\r\n\r\n")[2]
                 text = unpacker.copy().decompress(body)
         return text

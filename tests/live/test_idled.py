@@ -9,7 +9,7 @@ import pytest
 import pytest_twisted
 from twisted.internet.threads import deferToThread
 
-from tests.live.conftest import HANG, until
+from tests.live.conftest import HANG, more, until
 from tests.live.test_leaving import WAYS, connect
 
 ENDS = {"close": b"", "reset": ConnectionResetError}
@@ -48,8 +48,9 @@ async def test_requests_before_the_end_are_answered(server):
             client.settimeout(HANG)
             answered(client)
             client.sendall(b"GET /awaited.rpy?delay=0 HTTP/1.1\r\nHost: x\r\n\r\n")
-            while b"\r\n0\r\n\r\n" not in client.recv(65536):
-                continue
+            got = b""
+            while not got.endswith(b"\r\n0\r\n\r\n"):
+                got += more(client)
             client.sendall(b"GET /idled.rpy?after=0.6 HTTP/1.1\r\nHost: x\r\n\r\n")
             answered(client)
             return client.recv(1)  # the later of both, which is no RST

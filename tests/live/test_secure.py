@@ -157,6 +157,21 @@ def test_a_client_that_leaves_is_seen_and_nothing_spins(secure, leave):
         frames.socket.close()
 
 
+@pytest.mark.parametrize("end", ["reset", "close"])
+def test_a_part_does_not_pass_for_the_whole(secure, end):
+    """Twisted ends such a stream without an error, upon which curl and others say that all is well."""
+
+    async def conversation(talking):
+        with pytest.raises(
+            httpx.RemoteProtocolError, match=r"error_code:(2|ErrorCodes.INTERNAL_ERROR)"
+        ):
+            await talking.get(url(secure, f"timed.rpy?send=a&wait=0.1&{end}"))
+
+    talk(secure, conversation)
+    (entry,) = entries(secure, "path=/timed.rpy")
+    assert entry["outcome"] == "aborted"
+
+
 def test_what_a_script_breaks_off_is_broken_off(secure):
     (secure.folder / "x.rpy").write_text("""
 from twisted.web.resource import Resource

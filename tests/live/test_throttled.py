@@ -9,7 +9,7 @@ import pytest
 import pytest_twisted
 from twisted.internet.threads import deferToThread
 
-from tests.live.conftest import HANG, ask, until
+from tests.live.conftest import HANG, ask, more, until
 from tests.live.test_leaving import connect, resident
 
 WHOLE = b"".join(b"%015d\n" % offset for offset in range(0, 1_000_000, 16))
@@ -71,11 +71,10 @@ async def test_memory_is_flat_however_large_the_download(server):
             client.settimeout(HANG)
             head = b""
             while b"\r\n\r\n" not in head:
-                head += client.recv(1)
+                head += more(client, 1)
             got, last, most = 0, b"", 0
             while got < size:
-                piece = client.recv(1 << 20)
-                assert piece
+                piece = more(client, 1 << 20)
                 got, last = got + len(piece), (last + piece)[-16:]
                 most = max(most, resident(server.process))
         return last, most

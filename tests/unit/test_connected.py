@@ -127,13 +127,14 @@ def gathered(client):
     return wire._textBuffer.data, wire._bytesBuffer.data
 
 
-def test_what_waits_for_its_echo_is_bounded(script):
+@pytest.mark.parametrize("text", ["x" * 65536, "\u2603" * 21845], ids=["ASCII", "three bytes each"])
+def test_what_waits_for_its_echo_is_bounded(script, text):
     client = Client(script, b"delay=60")
     for _ in range(15):
-        client.texts("x" * 65536)
+        client.texts(text)
     script.advance(19)
     assert client.got() == []
-    client.texts("x" * 65536)  # over 1 MiB, with what each counts more
+    client.texts(text)  # over 1 MiB, with what each counts more
     client.texts("x")  # this is for nobody
     assert client.got() == [1008]
     client.leave()

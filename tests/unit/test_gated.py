@@ -99,3 +99,26 @@ def test_no_more_wait_at_one_gate_than_may(script, monkeypatch):
         assert script.get("?key=a").response is None
     assert script.get("?key=a").code == 503
     assert script.get("?key=b").response is None
+
+
+def test_a_full_gate_still_tells_how_many_wait(script, monkeypatch):
+    monkeypatch.setitem(type(script.resource).render_GET.__globals__, "MOST", 2)
+    for _ in range(2):
+        script.get("?key=a")
+    assert script.get("?key=a&await=2").json() == {"key": "a", "waiting": 2}
+    assert script.get("?key=a&count").json() == {"key": "a", "waiting": 2}
+
+
+def test_one_that_is_let_go_may_ask_again_at_once(script, logged):
+    """Its next request is there already, on the same connection, when its answer ends."""
+    server, transport = script.connect(b"key=a")
+    again = b"GET /?key=a&timeout=5 HTTP/1.1\r\nHost: x\r\n\r\n"
+    server.dataReceived(again)
+    script.get("?key=a&await=2&timeout=5")
+    other = script.get("?key=a")
+    assert script.post("?key=a").json()["opened"] == 2
+    assert transport.value().count(b'"place": 1') == 1
+    script.treq.flush()
+    assert other.json()["place"] == 2
+    assert "KeyError" not in logged()
+    assert script.get("?key=a&count").json()["waiting"] == 1

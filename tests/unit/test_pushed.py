@@ -1,5 +1,6 @@
 """pushed.rpy in virtual time."""
 
+import gc
 import json
 
 import pytest
@@ -41,7 +42,7 @@ def publish(script, *bodies, query="?key=a"):
 def test_the_clock_keeps_its_times_and_goes_on_where_it_was(script):
     asked = script.get("?interval=0.5&count=4&retry=2.5")
     script.advance(0)
-    assert asked.header("Content-Type") == "text/event-stream"
+    assert asked.header("Content-Type") == "text/event-stream; charset=utf-8"
     assert asked.body.startswith(b"retry: 2500\nid: 0\n\nid: 1\ndata: {")
     script.advance(0.5, 0.4)
     assert [(n, json.loads(d)) for n, _, d in events(asked.body)] == [
@@ -180,3 +181,20 @@ def test_channels_and_readers_are_bounded(script, monkeypatch):
     for full in (follow(script, "a"), follow(script, "c"), script.post("?key=c", data=b"x")):
         assert (full.code, full.header("Retry-After")) == (503, "1")
     assert script.post("?key=b", data=b"x").code == 200
+
+
+def test_a_slow_reader_that_leaves_after_a_heartbeat(script, logged):
+    server, transport = script.connect(b"key=a")
+    transport.producer.pauseProducing()
+    script.advance(15)
+    publish(script, b"1")
+    server.connectionLost(Failure(ConnectionDone()))
+    gc.collect()
+    assert script.idle()
+    assert "Unhandled" not in logged()
+
+
+def test_the_clock_begins_where_it_says(script):
+    asked = script.get("?count=1", headers={"Last-Event-ID": "abc"})
+    script.advance(0)
+    assert asked.body.startswith(b"retry: 1000\nid: 0\n\n")

@@ -309,3 +309,9 @@ def test_any_score_is_played_as_explained_or_refused_before_anything_is_sent(sco
 def test_a_score_is_played_to_post_as_well(script):
     assert script.post("?status=201&send=made", data=b"x").body == b"made"
     assert script.post("?sned=a").code == 400
+
+
+def test_a_score_s_own_server_timing_is_not_ours(script):
+    asked = script.get("?header=Server-Timing:db;dur=5&wait=1&send=a")
+    script.advance(1)
+    assert asked.header("Server-Timing") == "db;dur=5"
