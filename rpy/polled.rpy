@@ -30,8 +30,8 @@ Numbers: 1, 2, 3, without a gap. Who gives the last one it got as "after" gets e
     one of this life as soon as there are as many messages.
 Errors: 400 and one line on the parameter that was wrong, or if the body is not UTF-8; 413 if it
     is too large; 405 or 501 for other methods; 500 if the script fails; 503 with Retry-After
-    when 1000 readers wait at this channel already, or at all of 256 channels somebody waits.
-Kept: 256 channels, of each the last 100 messages, and of these 262144 bytes: texts of 64 MiB in
+    when 1000 readers wait at this channel already, or at all of 128 channels somebody waits.
+Kept: 128 channels, of each the last 100 messages, and of these 524288 bytes, as JSON: 64 MiB in
     all. Where nobody waits, a channel is forgotten two hours after the last request for it, and
     sooner if another is needed.
 Client leaves: it does not wait any more, nor count. No message is lost by that. The log has a line.
@@ -55,9 +55,11 @@ from urllib.parse import parse_qsl
 
 from twisted.internet import reactor
 from twisted.internet.defer import CancelledError, Deferred, TimeoutError
+from twisted.internet.interfaces import IPushProducer
 from twisted.logger import Logger
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET
+from zope.interface import implementer
 
 cache()  # from here on only once: the channels must outlive the request
 log = Logger(namespace="rpy.polled")
@@ -66,9 +68,9 @@ LONGEST = 3600  # seconds
 LIFETIME = 2 * LONGEST  # seconds: who has waited for longest has an hour to come back
 LARGEST = 2**16  # bytes of a message
 MESSAGES = 100  # of a channel
-BYTES = 2**18  # of a channel's messages
+BYTES = 2**19  # of a channel's messages, as JSON
 READERS = 1000  # that wait at a channel
-CHANNELS = 256
+CHANNELS = 128
 HIGHEST = 2**53 - 1  # message: the highest whole number that is exact in JavaScript
 
 
@@ -88,7 +90,8 @@ def query(request, **known):
         if kind is bool:
             right, hint = text in ("", "1"), f"{name} or {name}=1"
         elif kind is str:
-            right, hint = text in allowed or not allowed, " or ".join(allowed)
+            right = text in allowed if allowed else len(text) <= 1000
+            hint = " or ".join(allowed) or "1000 characters at most"
         else:
             form = r"[0-9]{1,20}" if kind is int else r"[0-9]{1,20}(\.[0-9]*)?|\.[0-9]+"
             right = re.fullmatch(form, text) and allowed[0] <= kind(text) <= allowed[1]
@@ -169,6 +172,35 @@ def run(request, log, coroutine):
     return NOT_DONE_YET
 
 
+@implementer(IPushProducer)
+class Flow:
+    """A response in pieces, each written once the client has taken enough of those before."""
+
+    def __init__(self, request):
+        self.request, self.room = request, None
+        request.registerProducer(self, True)
+
+    def pauseProducing(self):
+        self.room = self.room or Deferred()
+
+    def resumeProducing(self):
+        room, self.room = self.room, None
+        if room:
+            room.callback(None)
+
+    def stopProducing(self):
+        """Nothing to do: the coroutine that writes is cancelled when the client leaves."""
+
+    async def write(self, data):
+        while self.room:
+            await self.room
+        self.request.write(data)
+
+    def finish(self):
+        self.request.unregisterProducer()
+        self.request.finish()
+
+
 class Kept:
     """States by key, at most *most*. What is not busy goes: the one unused for longest where room
     is needed, and each when nobody has asked for it in *lifetime* seconds."""
@@ -194,7 +226,7 @@ class Kept:
 
 
 class Channel:
-    """The last messages, each (number, time, UTF-8), and a Deferred of each reader that waits."""
+    """The last messages, each (number, JSON), and a Deferred of each reader that waits."""
 
     def __init__(self):
         self.epoch, self.last, self.size = secrets.token_hex(8), 0, 0
@@ -203,14 +235,16 @@ class Channel:
     def busy(self):
         return bool(self.waiting)
 
-    def publish(self, data):
+    def publish(self, text):
         """Keep the message, and tell all who wait; returns how many these are."""
         self.last += 1
         at = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
-        self.messages.append((self.last, at, data))
-        self.size += len(data)
+        # As JSON, once for all readers, who get the same bytes.
+        message = json.dumps({"n": self.last, "at": at, "text": text}, ensure_ascii=False).encode()
+        self.messages.append((self.last, message))
+        self.size += len(message)
         while len(self.messages) > MESSAGES or self.size > BYTES:
-            self.size -= len(self.messages.popleft()[2])
+            self.size -= len(self.messages.popleft()[1])
         waiting, self.waiting = self.waiting, {}
         for news in waiting:
             news.callback(None)
@@ -247,7 +281,7 @@ class Polled(Resource):
             data = request.content.read(LARGEST + 1)
             if len(data) > LARGEST:
                 return refuse(request, 413, f"the body is over {LARGEST} bytes: give less")
-            data.decode()
+            text = data.decode()
         except UnicodeDecodeError as wrong:
             return refuse(request, 400, f"the body is not UTF-8 at byte {wrong.start}: give text")
         except ValueError as wrong:
@@ -255,7 +289,7 @@ class Polled(Resource):
         channel = self.channels.use(key, self.now())
         if channel is None:
             return put_off(request, f"somebody waits at all of {CHANNELS} channels")
-        waiting = channel.publish(data)
+        waiting = channel.publish(text)
         content = {"key": key, "n": channel.last, "epoch": channel.epoch, "waiting": waiting}
         return answer(request, content)
 
@@ -276,20 +310,20 @@ class Polled(Resource):
                 pass  # no messages is an answer, too
             finally:
                 channel.waiting.pop(news, None)
-        messages = [
-            {"n": n, "at": at, "text": data.decode()}
-            for n, at, data in channel.messages
-            if n > after
-        ]
-        content = {
-            "key": asked["key"],
-            "messages": messages,
+        messages = [message for n, message in channel.messages if n > after]
+        last = {
             "missed": channel.last - after - len(messages),
             "reset": reset,
             "last": channel.last,
             "epoch": channel.epoch,
         }
-        answer(request, content, wait=self.now() - arrived)
+        describe(request, b"application/json", wait=self.now() - arrived)
+        flow = Flow(request)  # as there may be much to read for many at once
+        await flow.write(b'{"key": %s, "messages": [' % json.dumps(asked["key"]).encode())
+        for n, message in enumerate(messages):
+            await flow.write(b", " * (n > 0) + message)
+        await flow.write(b"], %s\n" % json.dumps(last).encode()[1:])
+        flow.finish()
 
 
 resource = Polled()

@@ -14,12 +14,13 @@ Parameters:
     retry     how long a client should wait to reconnect (seconds)  0 to 3600    1
     event     POST: the event's name, one line                      any text     -
 
-Answer: 200 text/event-stream (WHATWG HTML, server-sent events). It begins with "retry" and the
-    id after which it begins. The clock's first event comes at once, "data" is its number "n" and
-    when it was "due", in seconds from the request's arrival. An event of a channel is what was
+Answer: 200 text/event-stream (WHATWG HTML, server-sent events). It begins with "retry" and the id
+    after which it begins. The clock's first event comes at once, "data" is its number "n" and when
+    it was "due", in seconds from the request's arrival. An event of a channel is what was
     published there; who comes for the first time gets those from then on. Every 15 seconds a
-    comment is sent. HEAD gets the headers alone. POST publishes its body, UTF-8, up to 64 KiB,
-    and gets 200 application/json: "key", the event's "id" and how many "readers" there are.
+    comment is sent. HEAD gets the headers alone. POST publishes its body, UTF-8, up to 64 KiB and
+    1000 lines, and gets 200 application/json: "key", the event's "id" and how many "readers" there
+    are.
 Comes back: who sends Last-Event-ID gets what came after that. A channel that does not keep all of
     this any more tells so first, by an event "missed" with how many these are: {"missed": 3}. It is
     null if the id is not one of this channel: the server was restarted, or the channel forgotten;
@@ -68,6 +69,7 @@ LONGEST = 3600  # seconds
 MOST = 100_000  # events of one response
 HEARTBEAT = 15  # seconds: proxies take a connection that is silent for longer for dead
 LARGEST = 65_536  # bytes that are published at once
+LINES = 1000  # of these, each of which is sent with six bytes more
 EVENTS, KEPT = 1000, 8 * LARGEST  # of a channel: number, and bytes as sent, "data: " included
 READERS = 5000  # of a channel
 CHANNELS = 200
@@ -89,7 +91,8 @@ def query(request, **known):
         if kind is bool:
             right, hint = text in ("", "1"), f"{name} or {name}=1"
         elif kind is str:
-            right, hint = text in allowed or not allowed, " or ".join(allowed)
+            right = text in allowed if allowed else len(text) <= 1000
+            hint = " or ".join(allowed) or "1000 characters at most"
         else:
             form = r"[0-9]{1,20}" if kind is int else r"[0-9]{1,20}(\.[0-9]*)?|\.[0-9]+"
             right = re.fullmatch(form, text) and allowed[0] <= kind(text) <= allowed[1]
@@ -309,6 +312,8 @@ class Pushed(Resource):
             if not asked["key"]:
                 raise ValueError("nobody can publish to the clock: give key, the channel's name")
             data = data.decode()
+            if data.count("\n") + data.count("\r") > LINES:
+                raise ValueError(f"the body has over {LINES} lines: give fewer")
         except UnicodeDecodeError as wrong:
             return refuse(request, 400, f"the body is not UTF-8 at byte {wrong.start}: give text")
         except ValueError as wrong:

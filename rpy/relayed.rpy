@@ -72,7 +72,8 @@ def query(request, **known):
         if kind is bool:
             right, hint = text in ("", "1"), f"{name} or {name}=1"
         elif kind is str:
-            right, hint = text in allowed or not allowed, " or ".join(allowed)
+            right = text in allowed if allowed else len(text) <= 1000
+            hint = " or ".join(allowed) or "1000 characters at most"
         else:
             form = r"[0-9]{1,20}" if kind is int else r"[0-9]{1,20}(\.[0-9]*)?|\.[0-9]+"
             right = re.fullmatch(form, text) and allowed[0] <= kind(text) <= allowed[1]
@@ -144,6 +145,12 @@ def run(request, log, coroutine):
     return NOT_DONE_YET
 
 
+def own_address(request):
+    """What the kernel says that the client connected to: getHost may be what a proxy says."""
+    handle = getattr(request.transport, "getHandle", None)
+    return handle().getsockname() if handle else (request.getHost().host, request.getHost().port)
+
+
 class Body(Protocol):
     """A body on its way through; what it comes by is paused while the client does not read."""
 
@@ -179,11 +186,11 @@ class Relayed(Resource):
             return refuse(request, 400, wrong)
         if VIA in request.requestHeaders.getRawHeaders(b"Via", ()):
             return refuse(request, 508, "this script does not relay itself: give another")
-        own = request.getHost()
-        if request.isSecure() or not hasattr(own, "port"):
+        own = own_address(request)
+        if request.isSecure() or type(own) is not tuple:
             return refuse(request, 501, "this script speaks HTTP on TCP, without TLS: ask it so")
-        host = f"[{own.host}]" if ":" in own.host else own.host
-        url = f"http://{host}:{own.port}{asked['path']}".encode()
+        host = f"[{own[0]}]" if ":" in own[0] else own[0]
+        url = f"http://{host}:{own[1]}{asked['path']}".encode()
         return run(request, log, self.relay(request, url, asked["timeout"]))
 
     async def relay(self, request, url, timeout):
@@ -209,8 +216,9 @@ class Relayed(Resource):
         try:
             await body.ended
         except ResponseFailed:
+            log.warn("{url!r} broke off", url=url)
             await sent(self.clock)
-            raise  # which aborts: a part must not pass for the whole
+            return request.transport.abortConnection()  # a part must not pass for the whole
         finally:
             body.transport.loseConnection()
         request.unregisterProducer()

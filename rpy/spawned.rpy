@@ -90,7 +90,8 @@ def query(request, **known):
         if kind is bool:
             right, hint = text in ("", "1"), f"{name} or {name}=1"
         elif kind is str:
-            right, hint = text in allowed or not allowed, " or ".join(allowed)
+            right = text in allowed if allowed else len(text) <= 1000
+            hint = " or ".join(allowed) or "1000 characters at most"
         else:
             form = r"[0-9]{1,20}" if kind is int else r"[0-9]{1,20}(\.[0-9]*)?|\.[0-9]+"
             right = re.fullmatch(form, text) and allowed[0] <= kind(text) <= allowed[1]
@@ -202,7 +203,8 @@ class Child(ProcessProtocol):
 
     def processEnded(self, reason):  # and has been waited for, so that no zombie remains
         self.children.discard(self)
-        reactor.removeSystemEventTrigger(self.trigger)
+        with suppress(ValueError):  # it has been called: the server stops
+            reactor.removeSystemEventTrigger(self.trigger)
         if self.killing and self.killing.active():
             self.killing.cancel()
         self.ended.callback(reason.value)

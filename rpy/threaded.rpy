@@ -19,8 +19,8 @@ Answer: 200 application/json: how long it "waited" for one of 10 threads and "bl
     HEAD is as slow.
 Errors: 400 and one line on the parameter that was wrong; 405 or 501 for other methods; 500 if
     the script fails; 503 with Retry-After when 1000 wait already.
-Kept: the threads, from the first request to the end of the server, which tells the functions,
-    as if the clients had left, and waits for those that are deaf.
+Kept: the threads, while there is something to do. The end of the server tells the functions, as if
+    the clients had left, and waits for those that are deaf.
 Client leaves: one that waits for a thread waits no longer. No thread can be stopped from outside:
     the function is told, and ends within 0.05 s. One that is "deaf" keeps its thread to its own
     end, and what it returns is thrown away. The log has a line.
@@ -73,7 +73,8 @@ def query(request, **known):
         if kind is bool:
             right, hint = text in ("", "1"), f"{name} or {name}=1"
         elif kind is str:
-            right, hint = text in allowed or not allowed, " or ".join(allowed)
+            right = text in allowed if allowed else len(text) <= 1000
+            hint = " or ".join(allowed) or "1000 characters at most"
         else:
             form = r"[0-9]{1,20}" if kind is int else r"[0-9]{1,20}(\.[0-9]*)?|\.[0-9]+"
             right = re.fullmatch(form, text) and allowed[0] <= kind(text) <= allowed[1]
@@ -207,6 +208,9 @@ class Threaded(Resource):
 
     def ended(self, result):
         self.free.release()
+        if self.free.tokens == THREADS:  # nothing to do: no thread need wait for more
+            self.pool.adjustPoolsize(0, 0)
+            self.pool.adjustPoolsize(0, THREADS)
         return result
 
 

@@ -13,10 +13,10 @@ Parameters:
     status   answer with this status                                 200 to 599       -
     header   add a header, Name:value                                a header         -
     length   declare a Content-Length (bytes)                        0 to 1000000000  -
-    send     write this text to the body                             any text         -
+    send     write this text to the body                             bytes            -
     bytes    write so many bytes to the body: 012345678901...        0 to 1000000000  -
     flush    send what there is, at least the head                   flag             -
-    raw      write to the connection, past all framing (bytes)       any text         -
+    raw      write to the connection, past all framing (bytes)       bytes            -
     repeat   N:K, play the last K steps N times in all               two numbers      -
     hold     wait until POST opens the gate of this name, its "key"  any text         -
     end      end the response; need not be said                      flag             -
@@ -30,9 +30,9 @@ Score: all but "explain" and "key" are steps, and are played in the order in whi
     Waits are reckoned from the start, or from the last "hold": a late step does not delay the
     next. For "repeat", a repeat and what it repeats are one step. In the values "+" is a space,
     and the rest is percent-encoded. A score has at most 10000 steps with all repeats, 3600 seconds
-    of waits, and 1000000000 bytes. A "hold" or "hang" of an hour is reset, and so is a "hold" when
-    at all of 1000 gates somebody waits. What a client has not taken yet when a "reset" comes may
-    be lost with it.
+    of waits, 1000000000 bytes, and 16384 of headers. A "hold" or "hang" of an hour is reset, and
+    so is a "hold" when at all of 1000 gates somebody waits. What a client has not taken yet when a
+    "reset" comes may be lost with it.
 Answer: what the score says; where it says nothing, 200 and text/plain. Its headers replace ours.
     Server-Timing has the wait before the head in milliseconds. To "explain": 200 text/plain, a
     line a step. To POST: 200 application/json: "key", and "opened", how many it let go on.
@@ -76,6 +76,7 @@ OPEN = os.environ.get("TIMED_OPEN") == "1"  # whoever asks may make a browser ru
 LONGEST = 3600  # seconds
 MOST = 10_000  # steps
 LARGEST = 10**9  # bytes
+HEAD = 16_384  # bytes of headers
 GATES = 1000
 FILL = b"0123456789" * 6400  # bytes, written as one piece
 
@@ -96,7 +97,8 @@ def query(request, **known):
         if kind is bool:
             right, hint = text in ("", "1"), f"{name} or {name}=1"
         elif kind is str:
-            right, hint = text in allowed or not allowed, " or ".join(allowed)
+            right = text in allowed if allowed else len(text) <= 1000
+            hint = " or ".join(allowed) or "1000 characters at most"
         else:
             form = r"[0-9]{1,20}" if kind is int else r"[0-9]{1,20}(\.[0-9]*)?|\.[0-9]+"
             right = re.fullmatch(form, text) and allowed[0] <= kind(text) <= allowed[1]
@@ -245,7 +247,7 @@ FRAMING = rb"(?i)connection|content-length|keep-alive|te|trailer|transfer-encodi
 HARMLESS = (  # headers that make neither a browser nor a proxy do anything but keep, or not keep
     rb"(?i)accept-ranges|age|allow|cache-control|content-(encoding|language|range|type)|date|digest"
     rb"|etag|expires|last-modified|pragma|ratelimit.*|retry-after|server|server-timing|sunset|vary"
-    rb"|via|warning|x-(?!accel|content|frame|lighttpd|permitted|reproxy|sendfile|xss).*"
+    rb"|via|warning|x-([a-z0-9]|(correlation|custom|my|ratelimit|request|test|trace)(-[a-z0-9-]+)?)"
 )
 PASSIVE = (  # types which no browser runs
     rb"(?i)(text/(plain|csv|event-stream)|application/(json|problem\+json|x-ndjson|octet-stream))"
@@ -266,7 +268,7 @@ def reject(n, name, text, line):
 def value_of(n, name, text):
     """What the *text* of step *n* stands for: a number, bytes, or a pair of these."""
     data = text.encode("latin-1")
-    if name not in (*NAMES, "explain"):
+    if name not in (*NAMES, "explain", "key"):
         reject(n, name, text, f"no such step: give {', '.join(NAMES)}")
     elif name in NUMBERS:
         kind, low, high, unit = NUMBERS[name]
@@ -292,18 +294,25 @@ def value_of(n, name, text):
         reject(n, name, text, "a browser might run it: start the server with TIMED_OPEN=1")
     elif name in ("flush", *ENDS, "explain") and text not in ("", "1"):
         reject(n, name, text, f"give {name} alone")
+    elif name in ("hold", "key") and len(text) > 1000:
+        reject(n, name, text, "give a name of 1000 bytes at most")
     return data.decode("utf-8", "replace") if name == "hold" else data
 
 
 def parse(uri):
     """The steps of the score in *uri*, as written, and whether to explain them. The value of a
     "repeat" is how often it plays, and from which step on. ValueError on what is no step."""
-    steps, explain = [], False
+    steps, explain, given = [], False, []
     items, plays = [], 0  # an item is what K counts as one: its first step, and how many are played
     for name, text in parse_qsl(uri.partition(b"?")[2].decode("latin-1"), True, encoding="latin-1"):
-        if name == "explain" and text in ("", "1"):
+        if name in given:
+            reject(0, name, text, "it is given more than once: give it once")
+        elif name == "explain" and text in ("", "1"):
             explain = True
-        elif name != "key":
+            given.append(name)
+        elif name == "key" and len(text) <= 1000:
+            given.append(name)
+        else:
             n, first, mine = len(steps) + 1, len(steps), 1
             value = value_of(n, name, text)
             if name == "repeat":
@@ -342,7 +351,7 @@ def rehearse(steps, raw):
     """Go through a score in no time: a list of (step, gate passed last, seconds since), in the
     order of writing. ValueError if it cannot be played; *raw* says whether "raw" can be."""
     moments, given = {}, {}  # given: of the steps that must not, or need not, come again, the first
-    gate, at, waits, size = "", 0, 0, 0
+    gate, at, waits, size, head = "", 0, 0, 0, 0
     for step in in_order([*steps, END]):
         n, name, text, value = step
         if "ended" in given:
@@ -354,6 +363,10 @@ def rehearse(steps, raw):
             reject(n, name, text, f"{out}: give this before it")
         if name in ("status", "length") and given.setdefault(name, step) is not step:
             reject(n, name, text, f"there is one in step {given[name].n}: give it once")
+        if name == "header":
+            head += sum(map(len, value)) + 4
+            if head > HEAD:
+                reject(n, name, text, f"more than {HEAD} bytes of headers in all: give less")
         if name == "raw" and not raw:
             reject(n, name, text, "it is past HTTP/2's framing: give it on HTTP/1")
         moments.setdefault(n or len(steps) + 1, (step, gate, at))

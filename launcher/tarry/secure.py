@@ -70,6 +70,29 @@ class Multiplexed(H2Connection):
             self.transport.write(self.conn.data_to_send())
             self.transport.loseConnection()
 
+    # Twisted goes on trying to send on a stream whose window is used up, turn after turn. Here such a
+    # stream is blocked, until something comes that gives it a window again.
+
+    def _sendPrioritisedData(self, *arguments: Any) -> None:
+        super()._sendPrioritisedData(*arguments)
+        for number in self._waiting():
+            if self.conn.local_flow_control_window(number) <= 0:
+                self.priority.block(number)
+
+    def dataReceived(self, data: bytes) -> None:
+        super().dataReceived(data)
+        ready = [n for n in self._waiting() if self.conn.local_flow_control_window(n) > 0]
+        for number in ready:
+            self.priority.unblock(number)
+        if ready and self._sendingDeferred is not None:
+            sending, self._sendingDeferred = self._sendingDeferred, None
+            sending.callback(None)
+
+    def _waiting(self) -> list[int]:
+        """The streams that have data to send next, and not their end."""
+        queues = self._outboundStreamQueues
+        return [n for n in self.streams if queues.get(n) and isinstance(queues[n][0], bytes)]
+
     def abortRequest(self, streamID: int) -> None:
         stream = self.streams.get(streamID)
         # Twisted resets with NO_ERROR, which clients take for a whole response.
@@ -106,7 +129,7 @@ class Negotiating(Protocol):
     def dataReceived(self, data: bytes) -> None:
         if self.channel is None:
             self.site.channels.discard(self)
-            if self.transport.negotiatedProtocol == b"h2":
+            if getattr(self.transport, "negotiatedProtocol", None) == b"h2":
                 self.channel = self.site.furnish(Multiplexed())
                 self.channel.makeConnection(self.transport)
                 self.transport.registerProducer(self.channel, True)

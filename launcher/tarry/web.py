@@ -47,6 +47,7 @@ log = Logger()
 monotonic = time.monotonic
 NEVER = float("inf")
 SWEEP = 1.0  # seconds from one look at all connections to the next
+FIELDS = 10_000  # of a form, in a request's body
 NOTE = 200  # characters of a script's note that are kept
 LINGER = 5.0  # seconds that a client has to read why it was refused
 
@@ -71,7 +72,7 @@ class Request(server.Request):
     site: Any = None
     entry: Entry
     fault = ""  # what went wrong in the script, once something has
-    _overfull = False
+    _too_much = ""  # of a body, in words
     _closed = False  # nothing more is to be sent, whatever the script does
     _upgraded = False  # to a protocol that has an end of its own
 
@@ -95,7 +96,20 @@ class Request(server.Request):
         elif isinstance(self.channel, Channel):
             self.channel.refuse(413, f"the body is over {most} bytes")
         else:
-            self._overfull = True  # HTTP/2: told at the end of the body, which is not kept
+            # HTTP/2: told at the end of the body, which is not kept
+            self._too_much = f"the body is over {most} bytes"
+
+    def requestReceived(self, command: bytes, path: bytes, version: bytes) -> None:
+        """As Twisted's, which parses the fields of a form while everybody waits: not too many."""
+        if command == b"POST" and self.content.tell() > FIELDS:
+            kind = (self.getHeader(b"Content-Type") or b"").lower()
+            mark = {b"application/x-www-form-urlencoded": b"&", b"multipart/form-data": b"\r\n--"}
+            between = mark.get(kind.partition(b";")[0].strip())
+            self.content.seek(0)
+            if between and self.content.read().count(between) > FIELDS:
+                self._too_much = f"the form has over {FIELDS} fields"
+                self.content.seek(0)  # so that Twisted sees nothing to parse
+        super().requestReceived(command, path, version)
 
     def process(self) -> None:
         site = self.site = self.channel.site
@@ -112,8 +126,8 @@ class Request(server.Request):
             entry.key = keys[0].decode("utf-8", "replace")
         entry.peer = getattr(self.channel, "peer_name", None) or peer_name(self.channel)
         site.ledger.open(entry)
-        if self._overfull:
-            plain(self, 413, f"the body is over {site.limits.body_bytes} bytes")
+        if self._too_much:
+            plain(self, 413, self._too_much)
             return
         if len(site.ledger.pending) > site.limits.pending:
             self.setHeader(b"Retry-After", b"1")
@@ -335,6 +349,8 @@ class Channel(http.HTTPChannel):
         for line in headers:
             if self.transport.disconnecting or not self.headerReceived(line):
                 return
+        if self.transport.disconnecting:
+            return
         super().lineReceived(b"")
 
     def _begin_head(self) -> None:

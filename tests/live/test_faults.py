@@ -17,7 +17,7 @@ from twisted.internet.defer import ensureDeferred, gatherResults
 from twisted.internet.threads import deferToThread
 from twisted.web.client import ResponseFailed, ResponseNeverReceived
 
-from tests.live.conftest import HANG, RPY, TARRY, EnoughError, Server, ask, until
+from tests.live.conftest import BIN, HANG, RPY, TARRY, EnoughError, Server, ask, until
 from tests.live.test_leaving import WAYS, connect
 
 SEED = """
@@ -706,3 +706,44 @@ async def test_the_limit_of_descriptors_is_raised():
     waiting = [ensureDeferred(ask(server.url("delayed.rpy?delay=1"))) for _ in range(200)]
     assert {answer.code for answer in await gatherResults(waiting)} == {200}
     assert server.stop() == 0
+
+
+@pytest.mark.parametrize("line", [b"GET / HTTP/2.0", b"X", b"\x16\x03\x01"])
+@pytest_twisted.ensureDeferred
+async def test_a_bad_request_line_alone_gets_an_answer(site, line):
+    assert all_of(site, line + b"\r\n\r\n").startswith(b"HTTP/1.1 400 ")
+    assert "Traceback" not in site.output
+    await serves_on(site)
+
+
+@pytest.mark.parametrize(("kind", "body", "code"), [
+    ("application/x-www-form-urlencoded", b"a&" * 10_001, 413),
+    ("application/x-www-form-urlencoded; charset=utf-8", b"a&" * 10_000, 405),
+    ("multipart/form-data; boundary=b", b"\r\n--b\r\n" * 10_001, 413),
+    ("text/plain", b"a&" * 10_001, 405),
+])  # fmt: skip
+@pytest_twisted.ensureDeferred
+async def test_a_form_of_too_many_fields_is_not_parsed(site, kind, body, code):
+    """Which would take seconds, in which nobody else is answered."""
+    url = site.url("delayed.rpy?delay=0")
+    answer = await ask(url, "POST", data=body, headers={"Content-Type": kind})
+    assert answer.code == code
+    if code == 413:
+        assert answer.body == b"the form has over 10000 fields\n"
+
+
+@pytest_twisted.ensureDeferred
+async def test_behind_a_proxy_that_says_who_asks(tmp_path):
+    """The PROXY protocol. What it says is for the log: relayed.rpy goes to no other address."""
+    arguments = ["--listen", "haproxy:tcp:0:interface=127.0.0.1", "--path", RPY]
+    server = Server([BIN / "tarry", "serve", *arguments])
+    try:
+        said = b"PROXY TCP4 1.2.3.4 127.0.0.2 5555 1\r\n"
+        path = b"/relayed.rpy?path=/streamed.rpy%3Fcount=1"
+        got = all_of(server, said + b"GET " + path + b" HTTP/1.0\r\n\r\n")
+        assert got.startswith(b"HTTP/1.0 502 ")  # ours does not begin with PROXY
+        got = all_of(server, said + b"GET /delayed.rpy?delay=0 HTTP/1.0\r\n\r\n")
+        assert got.startswith(b"HTTP/1.")
+        assert b"Sorry" in got
+    finally:
+        server.stop()

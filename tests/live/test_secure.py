@@ -15,7 +15,7 @@ import h2.events
 import httpx
 import pytest
 
-from tests.live.conftest import HANG, RPY, TARRY, Server
+from tests.live.conftest import HANG, RPY, TARRY, Server, more
 from tests.live.test_leaving import worked
 
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")  # of asyncio's TLS transports
@@ -117,12 +117,23 @@ class Frames:
         head = {":method": "GET", ":scheme": "https", ":authority": "localhost", ":path": path}
         self.http.send_headers(stream, list(head.items()), end_stream=True)
         self.socket.sendall(self.http.data_to_send())
-        begun = False
-        while not begun:
-            for event in self.http.receive_data(self.socket.recv(65536)):
-                begun |= isinstance(event, h2.events.DataReceived) and event.stream_id == stream
+        self.got = 0
+        while not self.got:
+            for event in self.http.receive_data(more(self.socket)):
+                if isinstance(event, h2.events.DataReceived) and event.stream_id == stream:
+                    self.got += len(event.data)
             self.socket.sendall(self.http.data_to_send())
         return stream
+
+    def take(self, patience=HANG):
+        """The size of what comes next of a body; None if nothing comes."""
+        self.socket.settimeout(patience)
+        try:
+            events = self.http.receive_data(more(self.socket))
+        except TimeoutError:
+            return None
+        data = [event.data for event in events if isinstance(event, h2.events.DataReceived)]
+        return sum(map(len, data))
 
     def reset(self, stream):
         self.http.reset_stream(stream, h2.errors.ErrorCodes.CANCEL)
@@ -155,6 +166,29 @@ def test_a_client_that_leaves_is_seen_and_nothing_spins(secure, leave):
     if leave == "stream":
         frames.ask("/delayed.rpy?delay=0")  # the connection goes on
         frames.socket.close()
+
+
+@pytest.mark.parametrize("path", ["throttled.rpy?rate=0&size=1000000", "timed.rpy?bytes=1000000"])
+def test_a_client_that_does_not_read_costs_nothing_and_gets_all_in_the_end(secure, path):
+    frames = Frames(secure)
+    stream, got = frames.ask(f"/{path}"), frames.got
+    while (size := frames.take(patience=1)) is not None:
+        got += size
+    assert got == 65535  # the window, which nothing opens again
+    ticks = worked(secure.process)
+
+    async def conversation(talking):
+        await talking.get(url(secure, "delayed.rpy?delay=1"))
+
+    talk(secure, conversation)
+    assert worked(secure.process) - ticks < 50  # hundredths of the second that it waited
+    while got < 1000000:
+        for each in (0, stream):
+            frames.http.increment_flow_control_window(50000, each or None)
+        frames.socket.sendall(frames.http.data_to_send())
+        size = frames.take()
+        got += size
+    frames.socket.close()
 
 
 @pytest.mark.parametrize("end", ["reset", "close"])

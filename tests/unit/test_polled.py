@@ -3,6 +3,7 @@
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from twisted.internet.testing import StringTransport
 
 from .conftest import RPY, Script
 
@@ -68,14 +69,32 @@ def test_a_reader_that_leaves_misses_nothing(script, logged):
     assert got(script.get("?key=a&after=0")) == [(1, "one")]
 
 
-@pytest.mark.parametrize(("size", "kept"), [(0, 100), (2**16, 4), (2**16 - 1, 4), (2**14 + 1, 15)])
+@pytest.mark.parametrize(("size", "kept"), [(0, 100), (2**16, 7), (2**16 - 1, 7), (2**14 + 1, 31)])
 def test_who_comes_too_late_is_told_how_much_was_dropped(script, size, kept):
     publish(script, *["x" * size] * (kept + 3))
     asked = script.get("?key=a&after=1")
     assert [n for n, _ in got(asked)] == list(range(4, kept + 4))
     assert asked.json()["missed"] == 2
     assert script.get("?key=a&after=3").json()["missed"] == 0
-    assert script.resource.channels.states["a"][0].size == kept * size
+    channel = script.resource.channels.states["a"][0]
+    assert channel.size == sum(len(message) for _, message in channel.messages) <= 2**19
+
+
+def test_for_readers_that_do_not_read_little_is_buffered(script, monkeypatch):
+    publish(script, *["x" * 60000] * 6)
+    written = StringTransport.writeSequence
+
+    def write(transport, data):
+        written(transport, data)
+        if len(transport.value()) > 65536:  # as TCP's has it
+            transport.producer.pauseProducing()
+
+    monkeypatch.setattr(StringTransport, "writeSequence", write)
+    _, transport = script.connect(b"key=a&after=0")
+    assert len(transport.value()) < 130000
+    monkeypatch.undo()
+    transport.producer.resumeProducing()
+    assert transport.value().count(b'"text"') == 6
 
 
 def test_a_channel_that_begins_anew_tells_its_readers(script):

@@ -72,6 +72,8 @@ def bad_values(parameter):
             yield "1.5"
     elif ", " in parameter.range:
         yield from ["x", parameter.range, "<script>"]
+    elif parameter.range == "any text":
+        yield "a" * 1001
     elif parameter.range in ("one of these", "an outcome", "flag"):
         yield from ["x", "Left", "2", "<script>"]
 

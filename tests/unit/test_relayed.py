@@ -105,7 +105,8 @@ def test_an_answer_that_breaks_off_breaks_this_off(script, agent, logged):
     script.advance(0, 0)
     assert asked.failure
     assert not asked.done
-    assert "failed" in logged()
+    assert "broke off" in logged()
+    assert "Traceback" not in logged()
     assert "the client left" not in logged()
     assert script.idle()
 

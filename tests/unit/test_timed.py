@@ -176,6 +176,7 @@ OVER_THE_LINE = [
     "Content-Type:text/plain;,text/html", "Content-Type:text/javascript", "Content-Type:",
     "Access-Control-Allow-Origin:*", "X-Content-Type-Options:", "Clear-Site-Data:x",
     "WWW-Authenticate:Basic", "X-Accel-Redirect:/etc", "x-sendfile:/etc", "Link:</a>", "Frobnicate:1",
+    "X-LiteSpeed-Location:/etc",
 ]  # fmt: skip
 
 
@@ -218,6 +219,9 @@ WRONG = {
     "?send=a&repeat=9999:1&repeat=2:1": "step 3, repeat=2:1: more than 10000 steps are played with it",
     "?bytes=1000000000&send=a": "step 2, send=a: more than 1000000000 bytes in all: give less",
     "?status=204&send=a": "step 2, send=a: the status has no body: give another",
+    "?header=X-A:1&repeat=9999:1": "more than 16384 bytes of headers in all: give less",
+    "?explain&explain&send=a": "explain: it is given more than once: give it once",
+    "?hold=" + "a" * 1001: ": give a name of 1000 bytes at most",
     "?flush=2": "step 1, flush=2: give flush alone",
     "?explain=2": "step 1, explain=2: give explain alone",
     "?raw=a": "step 1, raw=a: a browser might run it: start the server with TIMED_OPEN=1",
@@ -284,7 +288,7 @@ def test_any_score_is_played_as_explained_or_refused_before_anything_is_sent(sco
     asked = script.get(f"?{score}", allow_redirects=False)
     if told.code == 400:
         assert (asked.code, asked.body) == (400, told.body)
-        assert asked.body.startswith((b"step ", b"end: "))
+        assert asked.body.startswith((b"step ", b"end: ", b"key=a: it is given more than once"))
         assert script.idle()
         return
     lines = told.body.decode().splitlines()
