@@ -35,6 +35,17 @@ def overview(found: list[Manual], folder: str, suffix: str) -> str:
     return text
 
 
+def overviews(found: list[Manual], folder: str, suffix: str) -> str:
+    """A table of the lessons, which the headings of the tutorial name, in its order; and one of all
+    others."""
+    pages = [(ROOT / "docs" / name).read_text() for name in ("tutorial.md", "lessons.md")]
+    order = re.findall(r"^## .*`(\w+\.rpy)`$", "".join(pages), re.MULTILINE)
+    lessons = sorted((m for m in found if m.name in order), key=lambda m: order.index(m.name))
+    others = [m for m in found if m.name not in order]
+    text = f"Lessons, in the order of the tutorial:\n\n{overview(lessons, folder, suffix)}\n"
+    return f"{text}Instruments, to test clients with:\n\n{overview(others, folder, suffix)}"
+
+
 def page(manual: Manual) -> str:
     """The reference page of one script."""
     text = f"# {manual.name}\n\n{plain(manual.summary)}\n\n"
@@ -56,13 +67,13 @@ def index(found: list[Manual]) -> str:
     names = "".join(f"{manual.name.removesuffix('.rpy')}\n" for manual in found)
     return (
         "# The scripts\n\nMade from the manual at the top of each file.\n\n"
-        f"{overview(found, '', '.md')}\n```{{toctree}}\n:hidden:\n\n{names}```\n"
+        f"{overviews(found, '', '.md')}\n```{{toctree}}\n:hidden:\n\n{names}```\n"
     )
 
 
 def readme(text: str) -> str:
-    """The README *text* with its table made anew."""
-    return MARKED.sub(lambda _: overview(manuals(ROOT / "rpy"), "rpy/", ".rpy"), text)
+    """The README *text* with its tables made anew."""
+    return MARKED.sub(lambda _: overviews(manuals(ROOT / "rpy"), "rpy/", ".rpy"), text)
 
 
 def write(app):
