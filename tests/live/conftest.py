@@ -19,7 +19,9 @@ RPY = Path(__file__).parents[2] / "rpy"
 BIN = Path(sys.executable).parent
 HANG = 30  # seconds after which something that should happen is taken to never happen
 
-PLAIN = [BIN / "twistd", "-n", "--pidfile=", "web", "--listen=tcp:0:interface=127.0.0.1"]
+# Twisted's listen queue is 50 long by itself: of a thousand that come at once, some would be reset.
+LISTEN = "--listen=tcp:0:interface=127.0.0.1:backlog=4096"
+PLAIN = [BIN / "twistd", "-n", "--pidfile=", "web", LISTEN]
 TARRY = [BIN / "tarry", "serve", "--port=0"]
 
 
