@@ -61,6 +61,7 @@ class Multiplexed(H2Connection):
         else:
             self.deadline = web.NEVER
             self.timeoutConnection()
+            self.transport.unregisterProducer()  # for which TLS would wait with its end
 
     def loseConnection(self) -> None:
         """Say that no more requests are taken, and close."""
@@ -69,6 +70,8 @@ class Multiplexed(H2Connection):
             self.conn.close_connection()
             self.transport.write(self.conn.data_to_send())
             self.transport.loseConnection()
+        if not self.streams:
+            self.transport.unregisterProducer()  # as above
 
     # Twisted goes on trying to send on a stream whose window is used up, turn after turn. Here such a
     # stream is blocked, until something comes that gives it a window again.

@@ -96,7 +96,7 @@ def test_an_idle_connection_is_ended(secure):
         settings = bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
         connection.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + settings)
         while connection.recv(65536):
-            continue  # settings, and at last GOAWAY
+            continue  # settings, and at last GOAWAY; then the end, which is no reset
     assert secure.process.poll() is None
 
 
