@@ -329,29 +329,8 @@ class Channel(http.HTTPChannel):
         if self._in_body:
             self.deadline = monotonic() + self.site.limits.idle_seconds
         elif self.deadline != NEVER and not self._in_head:
-            if (
-                data.endswith(b"\r\n\r\n")
-                and data.find(b"\r\n\r\n") == len(data) - 4
-                and len(data) <= self.site.limits.head_bytes
-                and b"\r\n " not in data
-                and b"\r\n\t" not in data
-                and not data.startswith(b"\r\n")
-            ):
-                self._whole_head(data)
-                return
             self._begin_head()
         super().dataReceived(data)
-
-    def _whole_head(self, data: bytes) -> None:
-        """What super().dataReceived does with a head that came in one piece, and nothing after it."""
-        first, *headers = data[:-4].split(b"\r\n")
-        super().lineReceived(first)
-        for line in headers:
-            if self.transport.disconnecting or not self.headerReceived(line):
-                return
-        if self.transport.disconnecting:
-            return
-        super().lineReceived(b"")
 
     def _begin_head(self) -> None:
         self._in_head = True
