@@ -1,24 +1,23 @@
 """
-Stop working when the client has left.
+Stop working as soon as the client disconnects.
 
     GET /cancellable.rpy?duration=10&count=20
     GET /cancellable.rpy?show=recent
 
 Parameters:
 
-    name      meaning                                                range           default
-    duration  how long the work takes (seconds)                      0 to 3600       10
-    count     steps that the work is done in                         1 to 1000       10
-    show      a list of work instead: what goes on, has ended   running, recent  -
-    key       your name for this work; with "show", list only those  any text        -
+    name      meaning                                        range            default
+    duration  seconds the work takes                         0 to 3600        10
+    count     steps the work is done in                      1 to 1000        10
+    show      list the jobs instead                          running, recent  -
+    key       a label for this job; with show, list only it  any text         -
 
-Answer: 200 application/json, when the work is done: "id", "key", "started" (UTC), "outcome"
-    (running, finished or cancelled), "seconds" since the start, "steps" done. "show" gives a
-    list of these: all that is running, or the last 100 that ended, oldest first. The header
-    Server-Timing has the length of the work in milliseconds. HEAD works too: for the headers.
-Errors: 400 and one line on the parameter that was wrong; 405 or 501 for other methods; 500 if
-    the script fails, or an aborted connection if bytes are out.
-Client leaves: the work is cancelled at once, which "show=recent" and a line in the log tell.
+Answer: 200 application/json when the work is done: the job's "id", "key", "started" (UTC),
+    "outcome" (running, finished, cancelled or failed), "steps" done, and "seconds" it took.
+    show=running lists the jobs in progress, show=recent the last 100 that ended, oldest first.
+    The Server-Timing header reports how long the work took. HEAD works too: for the headers.
+Errors: 400 with one line that says which parameter is wrong.
+Client leaves: the work stops at once. The job is listed as cancelled, and the log has a line.
 
 Try it:
 
@@ -30,144 +29,150 @@ Try it:
 # SPDX-License-Identifier: MIT-0
 import itertools
 import json
-import re
 import time
 from collections import deque
 from datetime import datetime, timezone
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qs
 
 from twisted.internet import reactor
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET
 
-cache()  # from here on only once: the lists below must outlive the request
-log = Logger(namespace="rpy.cancellable")
-
-LONGEST = 3600  # seconds
-MOST = 1000  # steps
-KEPT = 100  # pieces of work that have ended
-
-
-def query(request, **known):
-    """The query's values. *known* names each with its default and what is allowed: low and high of
-    a number (whole if the default is), words, or nothing for any text. One whose default is False
-    is a flag: "name" or "name=1". ValueError on all else."""
-    pairs = parse_qsl(request.uri.partition(b"?")[2].decode("utf-8", "replace"), True)
-    values = {name: default for name, (default, *_) in known.items()}
-    for name, text in pairs:
-        if name not in known:
-            raise ValueError(f"{name[:40]!a} is no parameter here: give {', '.join(known)}")
-        if [other for other, _ in pairs].count(name) > 1:
-            raise ValueError(f"{name} is given more than once: give it once")
-        default, *allowed = known[name]
-        kind = type(default)
-        if kind is bool:
-            right, hint = text in ("", "1"), f"{name} or {name}=1"
-        elif kind is str:
-            right = text in allowed if allowed else len(text) <= 1000
-            hint = " or ".join(allowed) or "1000 characters at most"
-        else:
-            form = r"[0-9]{1,20}" if kind is int else r"[0-9]{1,20}(\.[0-9]*)?|\.[0-9]+"
-            right = re.fullmatch(form, text) and allowed[0] <= kind(text) <= allowed[1]
-            hint = "a {}number from {} to {}".format("whole " * (kind is int), *allowed)
-        if not right:
-            raise ValueError(f"{name}={text[:40]!a} is not allowed: give {hint}")
-        values[name] = kind is bool or kind(text)
-    return values
-
-
-def describe(request, content_type, **waits):
-    """Set the headers that all answers here have; *waits* are seconds, for Server-Timing."""
-    request.setHeader(b"Content-Type", content_type)
-    request.setHeader(b"Cache-Control", b"no-store")  # browsers line up what they could cache
-    request.setHeader(b"X-Content-Type-Options", b"nosniff")
-    if waits:
-        timing = [f"{name};dur={seconds * 1000:.3f}" for name, seconds in waits.items()]
-        request.setHeader(b"Server-Timing", ", ".join(timing).encode())
-
-
-def refuse(request, code, line):
-    """Answer with one plain line."""
-    request.setResponseCode(code)
-    describe(request, b"text/plain; charset=utf-8")
-    request.write(f"{line}\n".encode())
-    request.finish()
-    return NOT_DONE_YET
-
-
-def attempt(request, log, step):
-    """Call *step* from a timer, where an exception would reach nobody: tell log and client."""
-    try:
-        step()
-    except Exception:
-        log.failure("{uri!r} failed", uri=request.uri)
-        if request.startedWriting:  # a part must not pass for the whole
-            (request.transport or request.channel).abortConnection()
-        else:
-            if request.producer:
-                request.unregisterProducer()
-            refuse(request, 500, "the script failed: the server's log says why")
+MAX_DURATION = 3600  # seconds
+MAX_STEPS = 1000
+MAX_RECENT = 100  # jobs that have ended
 
 
 class Cancellable(Resource):
     isLeaf = True
-    clock, now = reactor, time.monotonic  # which a test replaces
+    clock, now = reactor, time.monotonic  # replaced in tests
 
     def __init__(self):
         super().__init__()
-        self.ids, self.running, self.recent = itertools.count(1), {}, deque(maxlen=KEPT)
+        self.ids, self.running, self.recent = itertools.count(1), {}, deque(maxlen=MAX_RECENT)
 
     def render_GET(self, request):
         try:
-            duration, count, show = (10.0, 0, LONGEST), (10, 1, MOST), ("", "running", "recent")
-            asked = query(request, duration=duration, count=count, show=show, key=("",))
-        except ValueError as wrong:
-            return refuse(request, 400, wrong)
-        if asked["show"]:
-            listed = self.recent if asked["show"] == "recent" else self.running.values()
-            self.answer(request, [job for job in listed if asked["key"] in ("", job["key"])])
-        else:
-            self.work(request, asked["duration"], asked["count"], asked["key"])
-        return NOT_DONE_YET
+            params = parse_params(request, "duration", "count", "show", "key")
+            duration = number(params, "duration", default=10.0, low=0, high=MAX_DURATION)
+            count = number(params, "count", default=10, low=1, high=MAX_STEPS)
+            show = choice(params, "show", "", "running", "recent")
+        except ValueError as error:
+            return error_page(request, 400, error)
+        key = params.get("key", "")
+        if show:
+            jobs = self.recent if show == "recent" else self.running.values()
+            return json_page(request, [job for job in jobs if key in ("", job["key"])])
+        return run(request, self.work(request, duration, count, key))
 
-    def answer(self, request, content, **waits):
-        describe(request, b"application/json", **waits)
-        request.write(json.dumps(content).encode() + b"\n")
-        request.finish()
-
-    def work(self, request, duration, count, key):
-        """Do *count* steps in *duration* seconds, and stop as soon as the client has left."""
-        began, at = self.now(), datetime.now(timezone.utc).isoformat(timespec="milliseconds")
-        job = {"id": next(self.ids), "key": key, "started": at, "outcome": "running", "steps": 0}
+    async def work(self, request, duration, count, key):
+        """Do *count* steps in *duration* seconds; stop when the client disconnects."""
+        began, started = self.now(), datetime.now(timezone.utc).isoformat(timespec="milliseconds")
+        job = {"id": next(self.ids), "key": key, "started": started, "outcome": "running"}
         self.running[job["id"]] = job
-
-        def plan():
-            due = began + duration * (job["steps"] + 1) / count
-            return self.clock.callLater(max(0, due - self.now()), attempt, request, log, step)
-
-        def step():
-            nonlocal timer
-            job["steps"] += 1  # this is the work: put your own here, a piece at a time
-            if job["steps"] < count:
-                timer = plan()
-            else:
-                end("finished")
-                self.answer(request, job, work=self.now() - began)
-
-        def end(outcome):
+        outcome = "failed"  # unless one of the next two says otherwise
+        try:
+            for job["steps"] in range(count):
+                due = began + duration * (job["steps"] + 1) / count
+                await deferLater(self.clock, max(0, due - self.now()))  # your own work goes here
+            job["steps"] = count
+            outcome = "finished"
+        except CancelledError:  # raised by the await, because run() cancels this coroutine
+            outcome = "cancelled"
+            raise
+        finally:
             job.update(outcome=outcome, seconds=round(self.now() - began, 4))
             self.recent.append(self.running.pop(job["id"]))
-
-        def stop(reason):
-            if job["outcome"] == "running":  # so this is not our own finish: nobody waits any more
-                end("cancelled")
-                if timer.active():
-                    timer.cancel()
-                log.info("{uri!r} cancelled in step {n}", uri=request.uri, n=job["steps"] + 1)
-
-        request.notifyFinish().addBoth(stop)
-        timer = plan()
+        request.write(json_page(request, job, work=job["seconds"]))
+        request.finish()
 
 
+# The helpers below have the same text in every script that uses them: see CONTRIBUTING.md.
+
+log = Logger(namespace="rpy.cancellable")
+
+
+def parse_params(request, *names):
+    """Return the query string as a dict. Unknown and repeated names are a ValueError."""
+    query = request.uri.partition(b"?")[2].decode("utf-8", "replace")
+    params = parse_qs(query, keep_blank_values=True)
+    for name, values in params.items():
+        if name not in names:
+            raise ValueError(f"unknown parameter {name[:40]!a}: give one of {', '.join(names)}")
+        if len(values) > 1:
+            raise ValueError(f"{name} was given {len(values)} times: give it once")
+        if len(values[0]) > 1000:
+            raise ValueError(f"{name} is too long: give at most 1000 characters")
+    return {name: values[0] for name, values in params.items()}
+
+
+def number(params, name, default, low, high):
+    """Return a number between *low* and *high*; a whole number if *default* is one."""
+    text = params.get(name, str(default))
+    digits = text if type(default) is int else text.replace(".", "", 1)
+    if not (digits.isascii() and digits.isdecimal() and low <= float(text) <= high):
+        kind = "a whole number" if type(default) is int else "a number"
+        raise ValueError(f"invalid {name} {text[:40]!a}: give {kind} from {low} to {high}")
+    return type(default)(text)
+
+
+def choice(params, name, default, *allowed):
+    """Return one of the words in *allowed*, or *default* if the parameter is missing."""
+    text = params.get(name, default)
+    if name in params and text not in allowed:
+        raise ValueError(f"invalid {name} {text[:40]!a}: give {' or '.join(allowed)}")
+    return text
+
+
+def set_headers(request, content_type, **timings):
+    """Set the headers every response has, and *timings*, in seconds, as Server-Timing."""
+    request.setHeader("Content-Type", content_type)
+    request.setHeader("Cache-Control", "no-store")
+    request.setHeader("X-Content-Type-Options", "nosniff")
+    for name, seconds in timings.items():
+        request.responseHeaders.addRawHeader("Server-Timing", f"{name};dur={seconds * 1000:.3f}")
+
+
+def error_page(request, code, message):
+    """Set the status and headers of a one-line error; return its body."""
+    request.setResponseCode(code)
+    set_headers(request, "text/plain; charset=utf-8")
+    return f"{message}\n".encode()
+
+
+def json_page(request, content, code=200, **timings):
+    """Set the status and headers of a JSON response; return its body."""
+    request.setResponseCode(code)
+    set_headers(request, "application/json", **timings)
+    return json.dumps(content).encode() + b"\n"
+
+
+def run(request, coroutine):
+    """Let *coroutine* answer *request*; cancel it if the client disconnects."""
+    work = Deferred.fromCoroutine(coroutine)
+    request.notifyFinish().addErrback(lambda reason: work.cancel())
+    work.addErrback(report_failure, request)
+    return NOT_DONE_YET
+
+
+def report_failure(failure, request):
+    """An errback: log why there is no answer, and tell the client if it is still connected."""
+    connected = getattr(request, "channel", None) is not None
+    if failure.check(CancelledError) and not connected:
+        log.info("{uri!r}: the client disconnected", uri=request.uri)
+        return
+    log.failure("{uri!r} failed", failure, uri=request.uri)
+    if connected and request.producer:
+        request.unregisterProducer()
+    if connected and request.startedWriting:  # never let part of a response pass for all of it
+        (request.transport or request.channel).abortConnection()
+    elif connected:
+        request.write(error_page(request, 500, "the script failed: the server's log says why"))
+        request.finish()
+
+
+cache()  # keep this resource, and with it the lists of jobs, from request to request
 resource = Cancellable()

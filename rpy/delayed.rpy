@@ -5,15 +5,14 @@ Wait, then answer.
 
 Parameters:
 
-    name   meaning                             range      default
-    delay  wait before the answer (seconds)    0 to 3600  5
-    key    a name of your own, for the ledger  any text   -
+    name   meaning                                        range      default
+    delay  seconds to wait before answering               0 to 3600  5
+    key    a label for finding the request in the ledger  any text   -
 
-Answer: 200 text/html, one page. The header Server-Timing has the wait as it was measured, in
-    milliseconds: "wait;dur=2000.413". HEAD waits as long and gets the headers alone.
-Errors: 400 and one line on the parameter that was wrong; 405 or 501 for other methods; 500 if
-    the script fails.
-Client leaves: the timer is cancelled at once, and the log has a line.
+Answer: 200 text/html. The Server-Timing header reports the measured wait in milliseconds:
+    "wait;dur=2000.413". HEAD waits just as long.
+Errors: 400 with one line that says which parameter is wrong.
+Client leaves: the timer is cancelled and the disconnect is logged.
 
 Try it:
 
@@ -22,115 +21,111 @@ Try it:
 """
 
 # SPDX-License-Identifier: MIT-0
-import re
 import time
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qs
 
 from twisted.internet import reactor
+from twisted.internet.defer import CancelledError
+from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET
 
-recache()  # no state here: a server that keeps scripts in memory may keep this one
-log = Logger(namespace="rpy.delayed")
-
-LONGEST = 3600  # seconds
+MAX_DELAY = 3600  # seconds
 PAGE = b"""<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><title>Delayed</title></head>
 <body>Sorry to keep you waiting.</body></html>
 """
 
 
-def query(request, **known):
-    """The query's values. *known* names each with its default and what is allowed: low and high of
-    a number (whole if the default is), words, or nothing for any text. One whose default is False
-    is a flag: "name" or "name=1". ValueError on all else."""
-    pairs = parse_qsl(request.uri.partition(b"?")[2].decode("utf-8", "replace"), True)
-    values = {name: default for name, (default, *_) in known.items()}
-    for name, text in pairs:
-        if name not in known:
-            raise ValueError(f"{name[:40]!a} is no parameter here: give {', '.join(known)}")
-        if [other for other, _ in pairs].count(name) > 1:
-            raise ValueError(f"{name} is given more than once: give it once")
-        default, *allowed = known[name]
-        kind = type(default)
-        if kind is bool:
-            right, hint = text in ("", "1"), f"{name} or {name}=1"
-        elif kind is str:
-            right = text in allowed if allowed else len(text) <= 1000
-            hint = " or ".join(allowed) or "1000 characters at most"
-        else:
-            form = r"[0-9]{1,20}" if kind is int else r"[0-9]{1,20}(\.[0-9]*)?|\.[0-9]+"
-            right = re.fullmatch(form, text) and allowed[0] <= kind(text) <= allowed[1]
-            hint = "a {}number from {} to {}".format("whole " * (kind is int), *allowed)
-        if not right:
-            raise ValueError(f"{name}={text[:40]!a} is not allowed: give {hint}")
-        values[name] = kind is bool or kind(text)
-    return values
-
-
-def describe(request, content_type, **waits):
-    """Set the headers that all answers here have; *waits* are seconds, for Server-Timing."""
-    request.setHeader(b"Content-Type", content_type)
-    request.setHeader(b"Cache-Control", b"no-store")  # browsers line up what they could cache
-    request.setHeader(b"X-Content-Type-Options", b"nosniff")
-    if waits:
-        timing = [f"{name};dur={seconds * 1000:.3f}" for name, seconds in waits.items()]
-        request.setHeader(b"Server-Timing", ", ".join(timing).encode())
-
-
-def refuse(request, code, line):
-    """Answer with one plain line."""
-    request.setResponseCode(code)
-    describe(request, b"text/plain; charset=utf-8")
-    request.write(f"{line}\n".encode())
-    request.finish()
-    return NOT_DONE_YET
-
-
-def attempt(request, log, step):
-    """Call *step* from a timer, where an exception would reach nobody: tell log and client."""
-    try:
-        step()
-    except Exception:
-        log.failure("{uri!r} failed", uri=request.uri)
-        if request.startedWriting:  # a part must not pass for the whole
-            (request.transport or request.channel).abortConnection()
-        else:
-            if request.producer:
-                request.unregisterProducer()
-            refuse(request, 500, "the script failed: the server's log says why")
-
-
 class Delayed(Resource):
     isLeaf = True
-    clock, now = reactor, time.monotonic  # which a test replaces
+    clock, now = reactor, time.monotonic  # replaced in tests
 
     def render_GET(self, request):
         try:
-            asked = query(request, delay=(5.0, 0, LONGEST), key=("",))
-        except ValueError as wrong:
-            return refuse(request, 400, wrong)
-        self.wait(request, asked["delay"])
-        return NOT_DONE_YET
+            params = parse_params(request, "delay", "key")
+            delay = number(params, "delay", default=5.0, low=0, high=MAX_DELAY)
+        except ValueError as error:
+            return error_page(request, 400, error)
+        return self.wait(request, delay)
 
     def wait(self, request, delay):
-        """Answer in *delay* seconds, unless the client leaves before that."""
+        """Answer after *delay* seconds, unless the client disconnects first."""
         arrived = self.now()
 
         def answer():
-            describe(request, b"text/html; charset=utf-8", wait=self.now() - arrived)
-            request.setHeader(b"Content-Length", b"%d" % len(PAGE))
+            set_headers(request, "text/html; charset=utf-8", wait=self.now() - arrived)
+            request.setHeader("Content-Length", str(len(PAGE)))
             request.write(PAGE)
             request.finish()
 
-        def left(reason):
-            if timer.active():
-                timer.cancel()
-            log.info("{uri!r}: the client left", uri=request.uri)
-
-        request.notifyFinish().addErrback(left)
-        timer = self.clock.callLater(delay, attempt, request, log, answer)
+        pending = deferLater(self.clock, delay, answer)  # callLater, as a Deferred
+        request.notifyFinish().addErrback(lambda reason: pending.cancel())
+        pending.addErrback(report_failure, request)
+        return NOT_DONE_YET  # the reactor is free to serve others until the timer fires
 
 
+# The helpers below have the same text in every script that uses them: see CONTRIBUTING.md.
+
+log = Logger(namespace="rpy.delayed")
+
+
+def parse_params(request, *names):
+    """Return the query string as a dict. Unknown and repeated names are a ValueError."""
+    query = request.uri.partition(b"?")[2].decode("utf-8", "replace")
+    params = parse_qs(query, keep_blank_values=True)
+    for name, values in params.items():
+        if name not in names:
+            raise ValueError(f"unknown parameter {name[:40]!a}: give one of {', '.join(names)}")
+        if len(values) > 1:
+            raise ValueError(f"{name} was given {len(values)} times: give it once")
+        if len(values[0]) > 1000:
+            raise ValueError(f"{name} is too long: give at most 1000 characters")
+    return {name: values[0] for name, values in params.items()}
+
+
+def number(params, name, default, low, high):
+    """Return a number between *low* and *high*; a whole number if *default* is one."""
+    text = params.get(name, str(default))
+    digits = text if type(default) is int else text.replace(".", "", 1)
+    if not (digits.isascii() and digits.isdecimal() and low <= float(text) <= high):
+        kind = "a whole number" if type(default) is int else "a number"
+        raise ValueError(f"invalid {name} {text[:40]!a}: give {kind} from {low} to {high}")
+    return type(default)(text)
+
+
+def set_headers(request, content_type, **timings):
+    """Set the headers every response has, and *timings*, in seconds, as Server-Timing."""
+    request.setHeader("Content-Type", content_type)
+    request.setHeader("Cache-Control", "no-store")
+    request.setHeader("X-Content-Type-Options", "nosniff")
+    for name, seconds in timings.items():
+        request.responseHeaders.addRawHeader("Server-Timing", f"{name};dur={seconds * 1000:.3f}")
+
+
+def error_page(request, code, message):
+    """Set the status and headers of a one-line error; return its body."""
+    request.setResponseCode(code)
+    set_headers(request, "text/plain; charset=utf-8")
+    return f"{message}\n".encode()
+
+
+def report_failure(failure, request):
+    """An errback: log why there is no answer, and tell the client if it is still connected."""
+    connected = getattr(request, "channel", None) is not None
+    if failure.check(CancelledError) and not connected:
+        log.info("{uri!r}: the client disconnected", uri=request.uri)
+        return
+    log.failure("{uri!r} failed", failure, uri=request.uri)
+    if connected and request.producer:
+        request.unregisterProducer()
+    if connected and request.startedWriting:  # never let part of a response pass for all of it
+        (request.transport or request.channel).abortConnection()
+    elif connected:
+        request.write(error_page(request, 500, "the script failed: the server's log says why"))
+        request.finish()
+
+
+recache()  # stateless, so `tarry serve` may reuse this resource; plain twistd ignores this
 resource = Delayed()

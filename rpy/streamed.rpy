@@ -1,23 +1,23 @@
 """
-Answer chunk by chunk, each at its own time.
+Stream a response in chunks, each sent on schedule.
 
     GET /streamed.rpy?count=5&interval=0.5
 
 Parameters:
 
-    name      meaning                                range        default
-    delay     wait before the first chunk (seconds)  0 to 3600    0
-    interval  from one chunk to the next (seconds)   0 to 3600    1
-    count     how many chunks                        1 to 100000  10
-    key       a name of your own, for the ledger     any text     -
+    name      meaning                                        range        default
+    delay     seconds before the first chunk                 0 to 3600    0
+    interval  seconds between chunks                         0 to 3600    1
+    count     number of chunks                               1 to 100000  10
+    key       a label for finding the request in the ledger  any text     -
 
-Answer: 200 application/x-ndjson, a line of JSON a chunk: its number "n", when it was "due" and
-    when it was "written", in seconds from the request's arrival. The header Server-Timing has
-    the wait before the first, in milliseconds. HEAD gets the headers alone, after "delay".
-Errors: 400 and one line on the parameter that was wrong; 405 or 501 for other methods; 500 if
-    the script fails, or an aborted connection if bytes are out.
-Client leaves: the timer is cancelled at once, and the log has a line. While a client does not
-    read, nothing is written; once it reads again, what fell due meanwhile follows at once.
+Answer: 200 application/x-ndjson, one JSON object per line: the chunk's number "n", when it was
+    "due" and when it was "written", in seconds since the request arrived. The Server-Timing
+    header reports the wait for the first chunk. HEAD gets the headers alone, after "delay".
+Errors: 400 with one line that says which parameter is wrong. A failure in mid-stream aborts the
+    connection.
+Client leaves: the stream stops and the disconnect is logged. A client that stops reading pauses
+    the stream; when it reads again, overdue chunks follow at once.
 
 Try it:
 
@@ -26,138 +26,143 @@ Try it:
 """
 
 # SPDX-License-Identifier: MIT-0
-import re
 import time
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qs
 
 from twisted.internet import reactor
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IPushProducer
+from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET
 from zope.interface import implementer
 
-recache()  # no state here: a server that keeps scripts in memory may keep this one
-log = Logger(namespace="rpy.streamed")
-
-LONGEST = 3600  # seconds
-MOST = 100_000  # chunks
-
-
-def query(request, **known):
-    """The query's values. *known* names each with its default and what is allowed: low and high of
-    a number (whole if the default is), words, or nothing for any text. One whose default is False
-    is a flag: "name" or "name=1". ValueError on all else."""
-    pairs = parse_qsl(request.uri.partition(b"?")[2].decode("utf-8", "replace"), True)
-    values = {name: default for name, (default, *_) in known.items()}
-    for name, text in pairs:
-        if name not in known:
-            raise ValueError(f"{name[:40]!a} is no parameter here: give {', '.join(known)}")
-        if [other for other, _ in pairs].count(name) > 1:
-            raise ValueError(f"{name} is given more than once: give it once")
-        default, *allowed = known[name]
-        kind = type(default)
-        if kind is bool:
-            right, hint = text in ("", "1"), f"{name} or {name}=1"
-        elif kind is str:
-            right = text in allowed if allowed else len(text) <= 1000
-            hint = " or ".join(allowed) or "1000 characters at most"
-        else:
-            form = r"[0-9]{1,20}" if kind is int else r"[0-9]{1,20}(\.[0-9]*)?|\.[0-9]+"
-            right = re.fullmatch(form, text) and allowed[0] <= kind(text) <= allowed[1]
-            hint = "a {}number from {} to {}".format("whole " * (kind is int), *allowed)
-        if not right:
-            raise ValueError(f"{name}={text[:40]!a} is not allowed: give {hint}")
-        values[name] = kind is bool or kind(text)
-    return values
-
-
-def describe(request, content_type, **waits):
-    """Set the headers that all answers here have; *waits* are seconds, for Server-Timing."""
-    request.setHeader(b"Content-Type", content_type)
-    request.setHeader(b"Cache-Control", b"no-store")  # browsers line up what they could cache
-    request.setHeader(b"X-Content-Type-Options", b"nosniff")
-    if waits:
-        timing = [f"{name};dur={seconds * 1000:.3f}" for name, seconds in waits.items()]
-        request.setHeader(b"Server-Timing", ", ".join(timing).encode())
-
-
-def refuse(request, code, line):
-    """Answer with one plain line."""
-    request.setResponseCode(code)
-    describe(request, b"text/plain; charset=utf-8")
-    request.write(f"{line}\n".encode())
-    request.finish()
-    return NOT_DONE_YET
-
-
-def attempt(request, log, step):
-    """Call *step* from a timer, where an exception would reach nobody: tell log and client."""
-    try:
-        step()
-    except Exception:
-        log.failure("{uri!r} failed", uri=request.uri)
-        if request.startedWriting:  # a part must not pass for the whole
-            (request.transport or request.channel).abortConnection()
-        else:
-            if request.producer:
-                request.unregisterProducer()
-            refuse(request, 500, "the script failed: the server's log says why")
-
-
-@implementer(IPushProducer)
-class Trickle:
-    """One response on its way, which the transport pauses while the client does not read."""
-
-    def __init__(self, request, clock, now, delay, interval, count):
-        self.request, self.clock, self.now = request, clock, now
-        self.delay, self.interval, self.count = delay, interval, count
-        self.arrived, self.sent = now(), 0
-        request.notifyFinish().addErrback(self.left)
-        request.registerProducer(self, True)
-        self.resumeProducing()
-
-    def resumeProducing(self):
-        self.due = self.delay + self.sent * self.interval  # from the start: lateness is not added
-        wait = max(0, self.arrived + self.due - self.now())
-        self.timer = self.clock.callLater(wait, attempt, self.request, log, self.send)
-
-    def pauseProducing(self):
-        if self.timer.active():
-            self.timer.cancel()
-
-    stopProducing = pauseProducing
-
-    def left(self, reason):
-        self.pauseProducing()
-        log.info("{uri!r}: the client left after {n} chunks", uri=self.request.uri, n=self.sent)
-
-    def send(self):
-        written, self.sent = self.now() - self.arrived, self.sent + 1
-        line = b'{"n": %d, "due": %.4f, "written": %.4f}\n' % (self.sent, self.due, written)
-        if self.sent == 1:
-            describe(self.request, b"application/x-ndjson", wait=written)
-        last = self.sent == self.count or self.request.method == b"HEAD"
-        if not last:
-            self.resumeProducing()  # before the write, which may pause it again
-        self.request.write(line)
-        if last:
-            self.request.unregisterProducer()
-            self.request.finish()
+MAX_WAIT = 3600  # seconds
+MAX_CHUNKS = 100_000
 
 
 class Streamed(Resource):
     isLeaf = True
-    clock, now = reactor, time.monotonic  # which a test replaces
+    clock, now = reactor, time.monotonic  # replaced in tests
 
     def render_GET(self, request):
         try:
-            delay, interval, count = (0.0, 0, LONGEST), (1.0, 0, LONGEST), (10, 1, MOST)
-            asked = query(request, delay=delay, interval=interval, count=count, key=("",))
-        except ValueError as wrong:
-            return refuse(request, 400, wrong)
-        Trickle(request, self.clock, self.now, asked["delay"], asked["interval"], asked["count"])
-        return NOT_DONE_YET
+            params = parse_params(request, "delay", "interval", "count", "key")
+            delay = number(params, "delay", default=0.0, low=0, high=MAX_WAIT)
+            interval = number(params, "interval", default=1.0, low=0, high=MAX_WAIT)
+            count = number(params, "count", default=10, low=1, high=MAX_CHUNKS)
+        except ValueError as error:
+            return error_page(request, 400, error)
+        return run(request, self.stream(request, delay, interval, count))
+
+    async def stream(self, request, delay, interval, count):
+        """Write each chunk when it is due, but not while the client is not reading."""
+        arrived, client = self.now(), Backpressure(request)
+        for n in range(1 if request.method == b"HEAD" else count):
+            due = delay + n * interval  # since arrival: a late chunk does not delay the next
+            await deferLater(self.clock, max(0, arrived + due - self.now()))
+            await client.ready()
+            written = self.now() - arrived
+            if n == 0:
+                set_headers(request, "application/x-ndjson", wait=written)
+            request.write(b'{"n": %d, "due": %.4f, "written": %.4f}\n' % (n + 1, due, written))
+        request.unregisterProducer()
+        request.finish()
 
 
+@implementer(IPushProducer)
+class Backpressure:
+    """Lets a coroutine wait for a slow client: `await client.ready()` before each write."""
+
+    def __init__(self, request):
+        self.paused = None  # a Deferred while the connection's send buffer is full
+        request.registerProducer(self, True)
+
+    def pauseProducing(self):
+        self.paused = self.paused or Deferred()
+
+    def resumeProducing(self):
+        paused, self.paused = self.paused, None
+        if paused:
+            paused.callback(None)
+
+    def stopProducing(self):
+        """Nothing to do: run() cancels the coroutine when the client disconnects."""
+
+    async def ready(self):
+        while self.paused:
+            await self.paused
+
+
+# The helpers below have the same text in every script that uses them: see CONTRIBUTING.md.
+
+log = Logger(namespace="rpy.streamed")
+
+
+def parse_params(request, *names):
+    """Return the query string as a dict. Unknown and repeated names are a ValueError."""
+    query = request.uri.partition(b"?")[2].decode("utf-8", "replace")
+    params = parse_qs(query, keep_blank_values=True)
+    for name, values in params.items():
+        if name not in names:
+            raise ValueError(f"unknown parameter {name[:40]!a}: give one of {', '.join(names)}")
+        if len(values) > 1:
+            raise ValueError(f"{name} was given {len(values)} times: give it once")
+        if len(values[0]) > 1000:
+            raise ValueError(f"{name} is too long: give at most 1000 characters")
+    return {name: values[0] for name, values in params.items()}
+
+
+def number(params, name, default, low, high):
+    """Return a number between *low* and *high*; a whole number if *default* is one."""
+    text = params.get(name, str(default))
+    digits = text if type(default) is int else text.replace(".", "", 1)
+    if not (digits.isascii() and digits.isdecimal() and low <= float(text) <= high):
+        kind = "a whole number" if type(default) is int else "a number"
+        raise ValueError(f"invalid {name} {text[:40]!a}: give {kind} from {low} to {high}")
+    return type(default)(text)
+
+
+def set_headers(request, content_type, **timings):
+    """Set the headers every response has, and *timings*, in seconds, as Server-Timing."""
+    request.setHeader("Content-Type", content_type)
+    request.setHeader("Cache-Control", "no-store")
+    request.setHeader("X-Content-Type-Options", "nosniff")
+    for name, seconds in timings.items():
+        request.responseHeaders.addRawHeader("Server-Timing", f"{name};dur={seconds * 1000:.3f}")
+
+
+def error_page(request, code, message):
+    """Set the status and headers of a one-line error; return its body."""
+    request.setResponseCode(code)
+    set_headers(request, "text/plain; charset=utf-8")
+    return f"{message}\n".encode()
+
+
+def run(request, coroutine):
+    """Let *coroutine* answer *request*; cancel it if the client disconnects."""
+    work = Deferred.fromCoroutine(coroutine)
+    request.notifyFinish().addErrback(lambda reason: work.cancel())
+    work.addErrback(report_failure, request)
+    return NOT_DONE_YET
+
+
+def report_failure(failure, request):
+    """An errback: log why there is no answer, and tell the client if it is still connected."""
+    connected = getattr(request, "channel", None) is not None
+    if failure.check(CancelledError) and not connected:
+        log.info("{uri!r}: the client disconnected", uri=request.uri)
+        return
+    log.failure("{uri!r} failed", failure, uri=request.uri)
+    if connected and request.producer:
+        request.unregisterProducer()
+    if connected and request.startedWriting:  # never let part of a response pass for all of it
+        (request.transport or request.channel).abortConnection()
+    elif connected:
+        request.write(error_page(request, 500, "the script failed: the server's log says why"))
+        request.finish()
+
+
+recache()  # stateless, so `tarry serve` may reuse this resource; plain twistd ignores this
 resource = Streamed()

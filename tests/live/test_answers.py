@@ -28,18 +28,18 @@ async def test_all_bad_input_is_refused_and_the_server_goes_on(server):
 # By which parameter it waits; others answer HEAD at once.
 WAITS = {
     "awaited.rpy": "together&delay", "cancellable.rpy": "duration", "delayed.rpy": "delay",
-    "dripped.rpy": "delay", "expired.rpy": "duration", "flaky.rpy": "failures=0&delay",
-    "hinted.rpy": "delay", "jittered.rpy": "spread=0&mean", "streamed.rpy": "delay",
-    "threaded.rpy": "duration", "timed.rpy": "wait",
+    "dripped.rpy": "delay", "deadline.rpy": "duration", "flaky.rpy": "failures=0&delay",
+    "earlyhints.rpy": "delay", "jittered.rpy": "spread=0&mean", "streamed.rpy": "delay",
+    "threaded.rpy": "duration", "steps.rpy": "wait",
 }  # fmt: skip
-NO_HEAD = {"broken.rpy", "connected.rpy", "gated.rpy"}  # is broken, is no page, waits for POST
+NO_HEAD = {"broken.rpy", "websocket.rpy", "gated.rpy"}  # is broken, is no page, waits for POST
 
 
 @pytest.mark.parametrize("name", sorted({*SCRIPTS} - NO_HEAD))
 @pytest_twisted.ensureDeferred
 async def test_head_has_the_headers_and_no_body(server, name):
     query = f"{WAITS[name]}=0.2" if name in WAITS else ""
-    if name == "polled.rpy":
+    if name == "longpoll.rpy":
         query = "timeout=0"
     answer = await ask(server.url(f"{name}?{query}"), method="HEAD")
     assert (answer.code, answer.body) == (200, b"")

@@ -115,18 +115,18 @@ CHECKS = {
     "/throttled.rpy?size=1024&rate=1024": answers(
         body=lambda body: len(body) == 1024 and body[160:176] == b"%015d\n" % 160, least=1
     ),
-    "/timed.rpy?bytes=100": answers(body=DIGITS),
-    "/timed.rpy?bytes=10&repeat=10:1": answers(body=DIGITS),
-    "/timed.rpy?status=418": answers(418, b""),
+    "/steps.rpy?bytes=100": answers(body=DIGITS),
+    "/steps.rpy?bytes=10&repeat=10:1": answers(body=DIGITS),
+    "/steps.rpy?status=418": answers(418, b""),
     "/flaky.rpy?rate=0.1&status=500": some_fail(500, 0.1),
-    "/timed.rpy?header=X-A:1": answers(X_A="1"),
+    "/steps.rpy?header=X-A:1": answers(X_A="1"),
     "/dripped.rpy?encoding=gzip&duration=0.5": answers(
         body=lambda body: body == DIGITS[:10] or gzip.decompress(body) == DIGITS[:10], least=0.5
     ),
-    "/pushed.rpy?count=5&interval=0.25": answers(
+    "/sse.rpy?count=5&interval=0.25": answers(
         body=lambda body: body.count(b"\ndata: ") == 5, least=1
     ),
-    "/connected.rpy?delay=0.5": echoes,
+    "/websocket.rpy?delay=0.5": echoes,
     "/flaky.rpy?rate=0.3&seed=7&status=500": some_fail(500, 0.3),
     "/flaky.rpy?failures=1&key=retry": fails(1, 503),
     "/jittered.rpy?distribution=lognormal&median=0.09&spread=0.1": answers(body=waited(0.05, 0.15)),
@@ -140,18 +140,18 @@ CHECKS = {
     "/ledger.rpy?path=/delayed.rpy": lists_what_was_asked,
     "/jittered.rpy?mean=1&spread=0.1": answers(body=waited(0.89, 1.1), least=0.9),
     "/throttled.rpy?size=100000&rate=100000": answers(body=lambda b: len(b) == 10**5, least=1),
-    "/timed.rpy?send=done&wait=0.5&close": ends("FIN", 0.5, rb".*\r\n4\r\ndone\r\n"),
-    "/timed.rpy?wait=0.5&close": ends("FIN", 0.5, b""),
+    "/steps.rpy?send=done&wait=0.5&close": ends("FIN", 0.5, rb".*\r\n4\r\ndone\r\n"),
+    "/steps.rpy?wait=0.5&close": ends("FIN", 0.5, b""),
     "/broken.rpy?how=silent": ends("silence", 1, b""),
     "/broken.rpy?how=reset&delay=0.5": ends("RST", 0.5, b""),
-    "/timed.rpy?bytes=10&wait=0.01&repeat=50:2": answers(body=DIGITS * 5, least=0.5),
+    "/steps.rpy?bytes=10&wait=0.01&repeat=50:2": answers(body=DIGITS * 5, least=0.5),
     "/broken.rpy?how=truncated&size=100": ends("FIN", pattern=rb".*\r\n\r\n[0-9]{100}"),
-    "/timed.rpy?wait=1&bytes=100": answers(body=DIGITS, least=1),
-    "/timed.rpy?length=100&bytes=50&wait=1&bytes=50": answers(body=DIGITS, least=1),
-    "/timed.rpy?length=100&bytes=50&hang": ends("silence", 1, rb".*\r\n\r\n[0-9]{50}"),
-    "/timed.rpy?length=100&bytes=50&close": ends("FIN", pattern=rb".*\r\n\r\n[0-9]{50}"),
-    "/timed.rpy?status=200&header=X-A:1": answers(X_A="1"),
-    "/timed.rpy?raw=xHTTP/1.1+200+OK%0D%0A%0D%0A": ends(
+    "/steps.rpy?wait=1&bytes=100": answers(body=DIGITS, least=1),
+    "/steps.rpy?length=100&bytes=50&wait=1&bytes=50": answers(body=DIGITS, least=1),
+    "/steps.rpy?length=100&bytes=50&hang": ends("silence", 1, rb".*\r\n\r\n[0-9]{50}"),
+    "/steps.rpy?length=100&bytes=50&close": ends("FIN", pattern=rb".*\r\n\r\n[0-9]{50}"),
+    "/steps.rpy?status=200&header=X-A:1": answers(X_A="1"),
+    "/steps.rpy?raw=xHTTP/1.1+200+OK%0D%0A%0D%0A": ends(
         "FIN", pattern=rb"xHTTP/1.1 200 OK\r\n\r\n"
     ),
 }

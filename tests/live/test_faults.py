@@ -734,12 +734,12 @@ async def test_a_form_of_too_many_fields_is_not_parsed(site, kind, body, code):
 
 @pytest_twisted.ensureDeferred
 async def test_behind_a_proxy_that_says_who_asks(tmp_path):
-    """The PROXY protocol. What it says is for the log: relayed.rpy goes to no other address."""
+    """The PROXY protocol. What it says is for the log: proxied.rpy goes to no other address."""
     arguments = ["--listen", "haproxy:tcp:0:interface=127.0.0.1", "--path", RPY]
     server = Server([BIN / "tarry", "serve", *arguments])
     try:
         said = b"PROXY TCP4 1.2.3.4 127.0.0.2 5555 1\r\n"
-        path = b"/relayed.rpy?path=/streamed.rpy%3Fcount=1"
+        path = b"/proxied.rpy?path=/streamed.rpy%3Fcount=1"
         got = all_of(server, said + b"GET " + path + b" HTTP/1.0\r\n\r\n")
         assert got.startswith(b"HTTP/1.0 502 ")  # ours does not begin with PROXY
         got = all_of(server, said + b"GET /delayed.rpy?delay=0 HTTP/1.0\r\n\r\n")

@@ -64,7 +64,7 @@ def requests():
                 "duration=10", "duration=2"
             )  # of what goes on when they have left
             head = f"{method} {target} HTTP/1.1\r\nHost: x\r\n"
-            head += UPGRADE if manual.name == "connected.rpy" else ""
+            head += UPGRADE if manual.name == "websocket.rpy" else ""
             body = BODY if method == "POST" else ""
             yield f"{head}Content-Length: {len(body)}\r\n\r\n{body}".encode()
 
@@ -142,7 +142,7 @@ async def test_a_thousand_clients_that_leave_leave_nothing_behind(tmp_path, comm
         assert (await counted("gated.rpy?key=a&count"))["waiting"] == 0
         queue = await counted("queued.rpy?key=a&count")
         assert (queue["serving"], queue["waiting"]) == (0, 0)
-        assert (await counted("accepted.rpy"))["running"] == 0
+        assert (await counted("job.rpy"))["running"] == 0
         assert (await counted("cancellable.rpy?show=running")) == []
         assert resident(server.process) - memory < 0.1 * memory
         assert "Traceback" not in server.output

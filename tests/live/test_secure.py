@@ -168,7 +168,7 @@ def test_a_client_that_leaves_is_seen_and_nothing_spins(secure, leave):
         frames.socket.close()
 
 
-@pytest.mark.parametrize("path", ["throttled.rpy?rate=0&size=1000000", "timed.rpy?bytes=1000000"])
+@pytest.mark.parametrize("path", ["throttled.rpy?rate=0&size=1000000", "steps.rpy?bytes=1000000"])
 def test_a_client_that_does_not_read_costs_nothing_and_gets_all_in_the_end(secure, path):
     frames = Frames(secure)
     stream, got = frames.ask(f"/{path}"), frames.got
@@ -199,10 +199,10 @@ def test_a_part_does_not_pass_for_the_whole(secure, end):
         with pytest.raises(
             httpx.RemoteProtocolError, match=r"error_code:(2|ErrorCodes.INTERNAL_ERROR)"
         ):
-            await talking.get(url(secure, f"timed.rpy?send=a&wait=0.1&{end}"))
+            await talking.get(url(secure, f"steps.rpy?send=a&wait=0.1&{end}"))
 
     talk(secure, conversation)
-    (entry,) = entries(secure, "path=/timed.rpy")
+    (entry,) = entries(secure, "path=/steps.rpy")
     assert entry["outcome"] == "aborted"
 
 

@@ -73,11 +73,13 @@ def test_late_steps_do_not_make_the_work_longer(script):
 
 def test_a_failing_step_is_a_500_and_the_work_is_not_left_running(script, monkeypatch, logged):
     asked = script.get("?duration=2&count=2")
-    script.advance(1)
-    monkeypatch.setattr(script.resource, "answer", lambda *_, **__: 1 / 0)
+    times = iter([None, 1.0])  # None: the step cannot tell how long it may take
+    monkeypatch.setattr(script.resource, "now", lambda: next(times))
     script.advance(1)
     monkeypatch.undo()
     assert asked.code == 500
-    assert "ZeroDivisionError" in logged()
+    assert "TypeError" in logged()
+    (job,) = script.get("?show=recent").json()
+    assert (job["outcome"], job["steps"]) == ("failed", 1)
     assert script.get("?show=running").json() == []
     assert script.idle()

@@ -17,10 +17,10 @@ from .conftest import RPY
 
 SCRIPTS = sorted(path.name for path in RPY.glob("*.rpy"))
 # Answers without a wait, if it is not asked for one.
-AT_ONCE = {"connected.rpy", "idled.rpy", "accepted.rpy", "ledger.rpy", "timed.rpy", "uttered.rpy"}
-A_SCORE = {"timed.rpy"}  # parameters are steps, which may come again, and depend on each other
+AT_ONCE = {"websocket.rpy", "idleclose.rpy", "job.rpy", "ledger.rpy", "steps.rpy", "chat.rpy"}
+A_SCORE = {"steps.rpy"}  # parameters are steps, which may come again, and depend on each other
 # What it waits for are connections, processes, threads: the attribute by which it gets them.
-NOT_IN_VIRTUAL_TIME = {"relayed.rpy": "agent", "spawned.rpy": "spawn", "threaded.rpy": "pool"}
+NOT_IN_VIRTUAL_TIME = {"proxied.rpy": "agent", "subprocess.rpy": "spawn", "threaded.rpy": "pool"}
 
 
 class Outside:
