@@ -37,9 +37,9 @@ class ServeCommand(click.Command):
     """Help of a command whose options are Twisted's: click's words, then Twisted's list."""
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        from tarry import tap
+        from tarry.options import Options
 
-        _, _, options = tap.Options().getUsage(width=80).partition("Options:\n")
+        _, _, options = Options().getUsage(width=80).partition("Options:\n")
         formatter.write("\nOptions, which are those of `twistd web`, and a few:\n")
         formatter.write(
             "      --print-command       Print the twistd command that this is, and end.\n"

@@ -25,7 +25,8 @@ FINISHED = "finished"  # the whole response was written
 LEFT = "left"  # the client has gone before that
 ABORTED = "aborted"  # the script broke the connection off
 FAILED = "failed"  # an exception came out of the script
-OUTCOMES = (PENDING, FINISHED, LEFT, ABORTED, FAILED)
+REFUSED = "refused"  # by the server, before a script saw it: malformed, or over a limit
+OUTCOMES = (PENDING, FINISHED, LEFT, ABORTED, FAILED, REFUSED)
 
 WRITES = 1000  # writes of a response that are kept; further ones are counted
 MOST = 10_000  # ended entries that are kept by default
@@ -39,9 +40,9 @@ class Entry:
     """What is known of one request. Ended ones do not change any more."""
 
     __slots__ = (
-        "arrived", "began", "bytes", "detail", "ended", "first", "id", "key", "last", "method", "note",
-        "outcome", "path", "peer", "protocol", "query", "size", "stalled", "status", "uncounted",
-        "writes",
+        "arrived", "began", "bytes", "detail", "ended", "first", "id", "in_body", "key", "last",
+        "method", "note", "outcome", "path", "peer", "protocol", "query", "received", "size", "stalled",
+        "status", "uncounted", "writes",
     )  # fmt: skip
 
     def __init__(self, began: float, arrived: float) -> None:
@@ -49,7 +50,8 @@ class Entry:
         self.began, self.arrived = began, arrived  # monotonic, wall clock
         self.key = self.query = self.peer = self.detail = self.note = ""
         self.method = self.path = self.protocol = b""
-        self.status = self.bytes = self.uncounted = self.size = 0
+        self.status = self.bytes = self.uncounted = self.size = self.received = 0
+        self.in_body = False  # the request's body is not complete
         self.first = self.last = self.ended = 0.0  # monotonic; 0: not yet
         self.writes: array[float] | None = None  # time, size, time, size …
         self.outcome = PENDING
@@ -94,6 +96,8 @@ class Entry:
             "first_byte": after(self.first),
             "last_byte": after(self.last),
             "end": after(self.ended),
+            "received": self.received,
+            "in_body": self.in_body,
             "status": self.status or None,
             "bytes": self.bytes,
             "writes": [

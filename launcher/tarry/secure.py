@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import atexit
 import tempfile
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,10 +19,12 @@ from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from twisted.web._http2 import H2Connection  # the only way in, also for Twisted's own http module
 
-from tarry import web
+from tarry.http1 import HTTP1
+from tarry.limits import NEVER
+from tarry.request import peer_name
 
 if TYPE_CHECKING:
-    from tarry.web import Site
+    from tarry.site import Site
 
 
 class Multiplexed(H2Connection):
@@ -29,7 +32,7 @@ class Multiplexed(H2Connection):
 
     site: Any
     transport: Any
-    deadline = web.NEVER
+    deadline = NEVER
     persistent = 1
     peer_name: str
 
@@ -39,27 +42,30 @@ class Multiplexed(H2Connection):
         return bool(self.streams)
 
     def connectionMade(self) -> None:
-        self.peer_name = web.peer_name(self.transport)
-        self.site.channels.add(self)
+        self.peer_name = peer_name(self.transport.getPeer())
+        self.site.connections.add(self)
         super().connectionMade()
 
     def connectionLost(
         self, reason: Failure = connectionDone, _cancelTimeouts: bool = True
     ) -> None:
-        self.site.channels.discard(self)
+        self.site.connections.discard(self)
         super().connectionLost(reason, _cancelTimeouts)
 
     def setTimeout(self, period: float | None) -> None:
-        self.deadline = web.NEVER if period is None else web.monotonic() + period
+        self.deadline = NEVER if period is None else time.monotonic() + period
 
     def resetTimeout(self) -> None:
-        self.deadline = web.monotonic() + self.site.limits.idle_seconds
+        self.deadline = time.monotonic() + self.site.limits.idle_seconds
+
+    def look(self) -> None:
+        """Nothing to see."""
 
     def overdue(self) -> None:
         if self.streams:
             self.resetTimeout()  # it is for the server to say something; keep-alive finds the dead
         else:
-            self.deadline = web.NEVER
+            self.deadline = NEVER
             self.timeoutConnection()
             self.transport.unregisterProducer()  # for which TLS would wait with its end
 
@@ -114,11 +120,14 @@ class Negotiating(Protocol):
     def __init__(self, site: Site) -> None:
         self.site = site
         self.channel: Any = None
-        self.deadline = web.NEVER
+        self.deadline = NEVER
 
     def connectionMade(self) -> None:
-        self.deadline = web.monotonic() + self.site.limits.head_seconds
-        self.site.channels.add(self)
+        self.deadline = time.monotonic() + self.site.limits.header_seconds
+        self.site.connections.add(self)
+
+    def look(self) -> None:
+        """Nothing to see."""
 
     def overdue(self) -> None:
         self.transport.abortConnection()
@@ -131,18 +140,20 @@ class Negotiating(Protocol):
 
     def dataReceived(self, data: bytes) -> None:
         if self.channel is None:
-            self.site.channels.discard(self)
+            self.site.connections.discard(self)
             if getattr(self.transport, "negotiatedProtocol", None) == b"h2":
-                self.channel = self.site.furnish(Multiplexed())
+                self.channel = Multiplexed()
+                self.channel.factory = self.channel.site = self.site
+                self.channel.requestFactory = self.site.requestFactory
                 self.channel.makeConnection(self.transport)
                 self.transport.registerProducer(self.channel, True)
             else:
-                self.channel = self.site.furnish(web.Channel())
+                self.channel = HTTP1(self.site)
                 self.channel.makeConnection(self.transport)
         self.channel.dataReceived(data)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        self.site.channels.discard(self)
+        self.site.connections.discard(self)
         if self.channel is not None:
             self.channel.connectionLost(reason)
 

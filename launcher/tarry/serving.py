@@ -21,18 +21,20 @@ from twisted.logger import ILogObserver, LogEvent, LogLevel, globalLogBeginner, 
 from twisted.python.usage import UsageError
 from zope.interface import implementer
 
-from tarry import __version__, tap
+from tarry import __version__
 from tarry.manual import manuals
-from tarry.stopping import handle_signals
-from tarry.workers import Supervisor, Task
+from tarry.options import Options
+from tarry.service import Web, makeService
+from tarry.shutdown import handle_signals
+from tarry.workers import Supervisor, WorkerConfig
 
 
 def serve(arguments: list[str]) -> None:
     """Serve as *arguments* say, until the process is told to stop."""
-    options = tap.Options()
+    options = Options()
     try:
         options.parseOptions(arguments)
-        service = tap.makeService(options)
+        service = makeService(options)
     except UsageError as wrong:
         raise click.ClickException(f"{wrong} (all options: tarry serve --help)") from None
     terminal = Terminal()
@@ -48,7 +50,7 @@ def serve(arguments: list[str]) -> None:
         ) from None
     except OSError as wrong:
         raise click.ClickException(f"cannot write {wrong.filename}: {wrong.strerror}") from None
-    if Task.given() is None:
+    if WorkerConfig.given() is None:
         _announce(options, service)
     terminal.open = True
     reactor.callWhenRunning(handle_signals, reactor, service.reopen)
@@ -57,7 +59,7 @@ def serve(arguments: list[str]) -> None:
 
 def command(arguments: list[str]) -> str:
     """The twistd command that serves the same; refused like `serve` would refuse it."""
-    options = tap.Options()
+    options = Options()
     try:
         options.parseOptions(arguments)
     except UsageError as wrong:
@@ -65,7 +67,7 @@ def command(arguments: list[str]) -> str:
     return shlex.join(["twistd", "-n", "--pidfile=", "tarry", *arguments])
 
 
-def _announce(options: tap.Options, service: tap.Web | Supervisor) -> None:
+def _announce(options: Options, service: Web | Supervisor) -> None:
     console = Console(highlight=False, soft_wrap=True)
     scheme = "https" if options["certificate"] else "http"
     where = ", ".join(_url(scheme, port) for port in service.ports())

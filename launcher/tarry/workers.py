@@ -34,7 +34,7 @@ PAUSE, LONGEST = 0.1, 10.0  # seconds before a new start; one that lives LONGEST
 
 
 @dataclass
-class Task:
+class WorkerConfig:
     """What a worker is told: its number, and the endpoints with the sockets that they have."""
 
     number: int
@@ -43,7 +43,7 @@ class Task:
     families: list[int] = field(default_factory=list)
 
     @classmethod
-    def given(cls) -> Task | None:
+    def given(cls) -> WorkerConfig | None:
         """The task of this process, None if it is no worker."""
         told = os.environ.get(VARIABLE)
         return cls(**json.loads(told)) if told else None
@@ -68,7 +68,7 @@ class Reactor:
         return self._listen(port, secure, backlog, interface)
 
 
-def adopted(reactor: Any, task: Task, index: int) -> Any:
+def adopted(reactor: Any, task: WorkerConfig, index: int) -> Any:
     """The endpoint of that *index* in a worker's *task*, on the socket that it inherited."""
 
     def listen(port: int, factory: Any, backlog: int, interface: str) -> Any:
@@ -78,7 +78,7 @@ def adopted(reactor: Any, task: Task, index: int) -> Any:
 
 
 @implementer(IReadDescriptor)
-class Lifeline:
+class ParentMonitor:
     """Standard input of a worker: it ends when the parent does."""
 
     def __init__(self, reactor: Any) -> None:
@@ -90,7 +90,7 @@ class Lifeline:
         return 0
 
     def logPrefix(self) -> str:
-        return "lifeline"
+        return "parent monitor"
 
     def doRead(self) -> None:
         if not os.read(0, 1000):
@@ -117,7 +117,7 @@ class Worker(ProcessProtocol):
 
     def start(self) -> None:
         self.restart = None
-        task = Task(self.number, *self.supervisor.bound())
+        task = WorkerConfig(self.number, *self.supervisor.bound())
         command = [sys.executable, "-m", "tarry", "serve", *self.supervisor.arguments]
         self.started = self.reactor.seconds()
         self.reactor.spawnProcess(
@@ -193,7 +193,7 @@ class Supervisor(Service):
             worker.signal(signal.SIGHUP)
 
     def bound(self) -> tuple[list[str], list[int], list[int]]:
-        """Endpoints, descriptors and address families, as a Task has them."""
+        """Endpoints, descriptors and address families, as a WorkerConfig has them."""
         sockets = [port.fileno() for port in self.listening]
         return self.endpoints, sockets, [int(port.addressFamily) for port in self.listening]
 

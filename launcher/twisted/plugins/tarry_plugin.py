@@ -4,7 +4,7 @@ from twisted.application.service import ServiceMaker
 
 tarry = ServiceMaker(
     "tarry",
-    "tarry.tap",
+    "tarry.service",
     "Serve .rpy scripts whose responses take their time.",
     "tarry",
 )

@@ -1,9 +1,6 @@
-"""The service of `tarry serve` and `twistd tarry`: that of `twistd web`, made good.
+"""The options of `tarry serve`: those of `twistd web`, and those of limits, ledger and shutdown.
 
-All options of `twistd web` are options here, and its service is what `twisted.web.tap` makes of them.
-What differs: the folder is a plain argument, the bundled collection by default; the port is bound on
-the loopback interface only; the site keeps a ledger, has limits and ends with grace; and what is wrong
-with an option is said in one line before anything starts.
+What is wrong with an option is said in one line before anything starts.
 """
 
 from __future__ import annotations
@@ -11,28 +8,22 @@ from __future__ import annotations
 import contextlib
 import getopt
 import os
+import re
 import resource
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any, cast
+from typing import Any
 
-from twisted.application.service import MultiService
 from twisted.internet import reactor
-from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import quoteStringArgument, serverFromString
-from twisted.internet.interfaces import IListeningPort, IProtocolFactory, IStreamServerEndpoint
 from twisted.python.usage import UsageError
-from twisted.web import script, server, static, tap
-from zope.interface import implementer
+from twisted.web import script, static, tap
 
 from tarry import collection, ledger
-from tarry.accesslog import AccessLog
-from tarry.collector import Quiet
-from tarry.folder import Folder
-from tarry.stopping import Grace
-from tarry.transport import tune
-from tarry.web import Limits, Site
-from tarry.workers import Lifeline, Supervisor, Task, adopted
+from tarry.limits import Limits
+from tarry.origins import Origins
+from tarry.script_directory import ScriptDirectory
+from tarry.workers import WorkerConfig
 
 PORT = 8080
 INTERFACE = "127.0.0.1"
@@ -73,7 +64,7 @@ LIMITS = Limits()
 
 
 class Options(tap.Options):
-    """The options of `twistd web`, and those of its better self."""
+    """The options of `twistd web`, and those of tarry."""
 
     synopsis = "[options] [DIR]"
     longdesc = "Serve a folder of .rpy scripts; without DIR, the bundled collection."
@@ -83,17 +74,21 @@ class Options(tap.Options):
          whole("ledger", 0, 1_000_000)],
         ["grace", None, 10.0, "Seconds that requests in flight have when it stops, 0 to 3600.",
          seconds("grace", 0, 3600)],
-        ["head-seconds", None, LIMITS.head_seconds,
-         "Seconds for the head of a request, 0.1 to 3600; then 408.", seconds("head-seconds", 0.1, 3600)],
+        ["header-seconds", None, LIMITS.header_seconds,
+         "Seconds for a request line and headers, 0.1 to 3600; then 408.",
+         seconds("header-seconds", 0.1, 3600)],
         ["idle-seconds", None, LIMITS.idle_seconds,
          "Seconds that a connection may idle, or a body pause, 0.1 to 86400.",
          seconds("idle-seconds", 0.1, 86_400)],
-        ["head-bytes", None, LIMITS.head_bytes,
+        ["header-bytes", None, LIMITS.header_bytes,
          "Bytes of request line and headers, 100 to 1000000; more: 431.",
-         whole("head-bytes", 100, 1_000_000)],
+         whole("header-bytes", 100, 1_000_000)],
         ["body-bytes", None, LIMITS.body_bytes,
          "Bytes of a request's body, 0 to 10000000000; more: 413.",
          whole("body-bytes", 0, 10_000_000_000)],
+        ["form-bytes", None, LIMITS.form_bytes,
+         "Bytes of a form that is parsed for a script, 0 to 10000000; more: 413.",
+         whole("form-bytes", 0, 10_000_000)],
         ["pending", None, LIMITS.pending,
          "Requests that are not answered yet, 1 to 1000000; more: 503.", whole("pending", 1, 1_000_000)],
         ["connections", None, None,
@@ -102,7 +97,7 @@ class Options(tap.Options):
         ["workers", None, 1,
          "Processes that serve, 1 to 64; each has a ledger and scripts' state of its own.",
          whole("workers", 1, 64)],
-        ["collector", None, "quiet", "Garbage collection: quiet (in pauses) or plain (as Python has it)."],
+        ["gc", None, "idle", "Garbage collection: idle (when nothing is pending) or python (its default)."],
     ]  # fmt: skip
     optFlags: list[list[Any]] = [  # noqa: RUF012
         ["listing", None, "Show what is in a folder that has no index."],
@@ -112,6 +107,7 @@ class Options(tap.Options):
     def __init__(self) -> None:
         super().__init__()
         self["interface"] = self["certificate"] = None
+        self["hosts"], self["origins"] = [], []
         self.opt_path(str(collection()))
         self._default = self["root"]
 
@@ -130,7 +126,7 @@ class Options(tap.Options):
 
     def opt_path(self, path: str) -> None:
         """A folder or file to serve, like DIR."""
-        self["root"] = Folder(os.path.abspath(path))
+        self["root"] = ScriptDirectory(os.path.abspath(path))
         self["root"].processors = {".rpy": script.ResourceScript}
 
     def opt_port(self, port: str) -> None:
@@ -141,7 +137,7 @@ class Options(tap.Options):
 
     def opt_https(self) -> None:  # type: ignore[override]  # a flag here, a deprecated port there
         """Serve HTTPS, with HTTP/2, by a certificate made for this run. Needs tarry[tls]."""
-        if Task.given() is not None:
+        if WorkerConfig.given() is not None:
             return  # a worker's parent has made one
         try:
             from tarry.secure import Certificate
@@ -167,6 +163,18 @@ class Options(tap.Options):
             ) from None
         super().opt_listen(port)
 
+    def opt_host(self, name: str) -> None:
+        """A Host that is answered on a loopback interface, besides localhost and the like."""
+        self["hosts"].append(name)
+
+    def opt_origin(self, origin: str) -> None:
+        """An origin, like http://localhost:5173, whose pages may send POST and other unsafe requests."""
+        if not re.fullmatch(r"[a-z][a-z0-9+.-]*://[^/?# ]+", origin, re.IGNORECASE):
+            raise UsageError(
+                f"--origin {origin!r} is no origin: give one like http://localhost:5173"
+            )
+        self["origins"].append(origin)
+
     def parseArgs(self, folder: str | None = None) -> None:
         """Take DIR, the folder to serve."""
         if folder is None:
@@ -187,7 +195,7 @@ class Options(tap.Options):
     def postOptions(self) -> None:
         """Turn --port and --interface into the endpoint that `twistd web` understands."""
         port, self["port"] = self["port"], None
-        if (task := Task.given()) is not None:
+        if (task := WorkerConfig.given()) is not None:
             self["ports"], self["interface"], port = task.endpoints, None, None
         if self["ports"] and (port is not None or self["interface"] is not None):
             raise UsageError("--listen says all: leave out --port and --interface")
@@ -203,14 +211,12 @@ class Options(tap.Options):
                 self["ports"] = [f"ssl:{number}:interface={where}:privateKey={key}:certKey={chain}"]
         elif self["certificate"] is not None:
             raise UsageError("--listen says all: give it an ssl: endpoint instead of --https")
-        if self["collector"] not in ("quiet", "plain"):
-            raise UsageError(
-                f"--collector {self['collector']!r} is not allowed: give quiet or plain"
-            )
+        if self["gc"] not in ("idle", "python"):
+            raise UsageError(f"--gc {self['gc']!r} is not allowed: give idle or python")
         kinds = {port.partition(":")[0] for port in self["ports"]}
         if self["workers"] > 1 and kinds - {"tcp", "tcp6", "ssl"}:
             raise UsageError("--workers share a tcp: or ssl: endpoint: give --listen such a one")
-        if isinstance(self["root"], Folder):
+        if isinstance(self["root"], ScriptDirectory):
             self["root"].listing = bool(self["listing"])
         self["access-log"] = self["access-log"] or self["logfile"]
         self["logfile"] = None
@@ -218,10 +224,16 @@ class Options(tap.Options):
 
     def limits(self) -> Limits:
         """What the options allow, within what the process may have."""
-        names = ("head-seconds", "idle-seconds", "head-bytes", "body-bytes", "pending")
+        names = (
+            "header-seconds", "idle-seconds", "header-bytes", "body-bytes", "form-bytes", "pending",
+        )  # fmt: skip
         given: dict[str, Any] = {name.replace("-", "_"): self[name] for name in names}
         most = max(1, descriptors() - RESERVE)
         return Limits(connections=self["connections"] or most, **given)
+
+    def allowed(self) -> Origins:
+        """Whom the options allow to ask."""
+        return Origins(self["hosts"], self["origins"])
 
     def folder(self) -> str | None:
         """The folder that is served, or None where something else is."""
@@ -242,97 +254,3 @@ def descriptors() -> int:
     if soft != most:
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
     return most
-
-
-@implementer(IStreamServerEndpoint)
-class Listening:
-    """An endpoint whose port is tuned, and remembered so that port 0 can be told."""
-
-    def __init__(self, endpoint: IStreamServerEndpoint) -> None:
-        self.endpoint = endpoint
-        self.port: IListeningPort | None = None
-
-    def listen(self, factory: IProtocolFactory) -> Deferred[IListeningPort]:
-        def keep(port: IListeningPort) -> IListeningPort:
-            self.port = tune(port, reactor)
-            return port
-
-        return self.endpoint.listen(factory).addCallback(keep)
-
-
-class Web(MultiService):
-    """What `twistd web` makes of the same options, with tarry's site on each endpoint."""
-
-    def __init__(self, options: Options) -> None:
-        super().__init__()
-        self.options = options
-        self.ledger = ledger.Ledger(options["ledger"])
-        self.listening: list[Listening] = []
-        self.sites: list[Site] = []
-        self._file = options["access-log"]
-        made = cast(MultiService, tap.makeService(options))
-        task = Task.given()
-        for index, (child, where) in enumerate(zip(list(made), options["ports"], strict=False)):
-            if hasattr(child, "endpoint") and isinstance(child.factory, server.Site):
-                if task is not None:
-                    child.endpoint = adopted(reactor, task, index)
-                child.endpoint = Listening(child.endpoint)
-                self.listening.append(child.endpoint)
-                secure = where.partition(":")[0] not in ("tcp", "tcp6", "unix", "systemd", "fd")
-                child.factory = self._site(child.factory, secure)
-        made.setServiceParent(self)
-        for site in self.sites:
-            grace = Grace(site, options["grace"], sys.stderr.isatty(), reactor)
-            grace.setServiceParent(self)
-
-    def _site(self, plain: server.Site, secure: bool) -> Site:
-        site = Site(plain.resource, self.options.limits(), self.ledger)
-        if secure:
-            from tarry.secure import Negotiating
-
-            site.opening = Negotiating
-        site.displayTracebacks = plain.displayTracebacks
-        self.sites.append(site)
-        return site
-
-    def startService(self) -> None:
-        if Task.given() is not None:
-            self.lifeline = Lifeline(reactor)
-        self.reopen()
-        super().startService()
-        if self.options["collector"] == "quiet":
-            Quiet(self.ledger, reactor).start()
-
-    def stopService(self) -> Any:
-        def written(result: Any) -> Any:
-            for site in self.sites:
-                if site.access_log is not None:
-                    site.access_log.flush()
-            return result
-
-        return super().stopService().addBoth(written)
-
-    def reopen(self) -> None:
-        """Begin the access log; or begin it anew, where its file has been moved away."""
-        log = None
-        if self._file:
-            log = AccessLog(open(self._file, "a", encoding="ascii"))  # noqa: SIM115  # kept open
-        elif not self.options["quiet"]:
-            log = AccessLog(sys.stdout, watched=sys.stdout.isatty())
-        for site in self.sites:
-            old, site.access_log = site.access_log, log
-            if old is not None and self._file:
-                old.close()
-            elif old is not None:
-                old.flush()
-
-    def ports(self) -> list[IListeningPort]:
-        """The ports that are listened on, once the service has started."""
-        return [each.port for each in self.listening if each.port is not None]
-
-
-def makeService(options: Options) -> Web | Supervisor:
-    """The service of `twistd tarry`."""
-    if options["workers"] > 1 and Task.given() is None:
-        return Supervisor(options["ports"], options["workers"], options.arguments, reactor)
-    return Web(options)

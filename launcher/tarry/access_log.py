@@ -11,7 +11,7 @@ import re
 import time
 from typing import IO, Any
 
-from tarry.ledger import FINISHED, LEFT, Entry
+from tarry.ledger import FINISHED, LEFT, REFUSED, Entry, without_credentials
 
 UNQUOTED = re.compile(rb"[^ !#-\[\]-~]")  # what must not stand in a quoted field as it is
 GREEN, YELLOW, RED, DIM, PLAIN = "\x1b[32m", "\x1b[33m", "\x1b[31m", "\x1b[2m", "\x1b[0m"
@@ -31,10 +31,10 @@ class AccessLog:
         if second != self._second:
             self._second = second
             self._date = time.strftime("%d/%b/%Y:%H:%M:%S %z", time.localtime(second))
-        headers = request.requestHeaders
-        asked = b"%b %b %b" % (request.method, request.uri, request.clientproto)
-        referer = headers.getRawHeaders(b"Referer", (b"-",))[0]
-        agent = headers.getRawHeaders(b"User-Agent", (b"-",))[0]
+        query = f"?{entry.query}".encode() if entry.query else b""
+        asked = b"%b %b%b %b" % (entry.method or b"-", entry.path, query, entry.protocol or b"-")
+        referer = url_without_credentials((request.fields(b"referer") or [b"-"])[0])
+        agent = (request.fields(b"user-agent") or [b"-"])[0]
         status = entry.status or (499 if entry.outcome == LEFT else 500)
         line = (
             f'{entry.peer.rpartition(":")[0] or "-"} - - [{self._date}] "{quoted(asked)}" {status} '
@@ -42,7 +42,7 @@ class AccessLog:
         )
         if self.watched:
             colour = RED if status >= 499 else YELLOW if status >= 400 else GREEN
-            if entry.outcome != FINISHED:
+            if entry.outcome not in (FINISHED, REFUSED):
                 colour = RED
             took = f"{entry.ended - entry.began:.3f} s {entry.outcome}"
             line = f"{colour}{line}{PLAIN} {DIM}{took}{PLAIN}"
@@ -67,3 +67,13 @@ def quoted(value: bytes) -> str:
     if UNQUOTED.search(value) is None:
         return text
     return ascii(text)[1:-1].replace('"', '\\"')
+
+
+def url_without_credentials(url: bytes) -> bytes:
+    """Return *url*, of a Referer, without a password and without credentials in its query."""
+    before, mark, query = url.partition(b"?")
+    scheme, slashes, rest = before.partition(b"://")
+    if slashes:
+        authority, slash, path = rest.partition(b"/")
+        before = scheme + slashes + authority.rpartition(b"@")[2] + slash + path
+    return before + mark + without_credentials(query).encode("ascii", "replace")

@@ -5,7 +5,7 @@ import gc
 import pytest
 from twisted.internet.task import Clock
 
-from tarry.collector import IDLE, THRESHOLDS, Quiet
+from tarry.gc_policy import IDLE, THRESHOLDS, IdleCollector
 from tarry.ledger import FINISHED, Entry, Ledger
 
 
@@ -19,13 +19,13 @@ def done(monkeypatch):
 
 
 def test_what_is_there_at_the_start_is_frozen_and_looks_become_few(done):
-    Quiet(Ledger(), Clock()).start()
+    IdleCollector(Ledger(), Clock()).start()
     assert done == [("collect",), ("freeze",), ("set_threshold", *THRESHOLDS)]
 
 
 def test_it_collects_in_pauses_and_only_if_there_was_something_to_do(done):
     ledger, clock = Ledger(), Clock()
-    Quiet(ledger, clock).start()
+    IdleCollector(ledger, clock).start()
     done.clear()
     clock.advance(IDLE)
     assert done == []  # nothing was served

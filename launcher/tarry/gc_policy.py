@@ -28,7 +28,7 @@ THRESHOLDS = (500_000, 50, 100)  # new containers; collections of the young; of 
 IDLE = 10.0  # seconds between two looks whether nothing is in flight
 
 
-class Quiet:
+class IdleCollector:
     """Keeps the collector quiet while *ledger* has requests pending."""
 
     def __init__(self, ledger: Ledger, clock: Any) -> None:

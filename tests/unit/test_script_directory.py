@@ -8,7 +8,7 @@ from twisted.web.script import ResourceScript
 from twisted.web.static import Data
 
 from tarry import folder as module
-from tarry.folder import Folder
+from tarry.script_directory import ScriptDirectory
 
 KINDS = {"kept": "recache()", "cached": "cache()", "run each time": ""}
 
@@ -26,7 +26,7 @@ class Served:
     """A folder, and a client that asks for what is in it."""
 
     def __init__(self, path):
-        self.path, self.folder = path, Folder(str(path))
+        self.path, self.folder = path, ScriptDirectory(str(path))
         self.folder.processors = {".rpy": ResourceScript}
         self.folder.scripts.reactor = self  # here each request is a reactor's turn of its own
         self.treq = StubTreq(self.folder)

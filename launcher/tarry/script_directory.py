@@ -193,7 +193,7 @@ def version_of(status: os.stat_result) -> Version:
     return (status.st_mtime_ns, status.st_size, status.st_ino, status.st_dev)
 
 
-class Folder(static.File):
+class ScriptDirectory(static.File):
     """A served folder, or a file in it. *listing*: whether folders show what is in them."""
 
     def __init__(self, path: str, *arguments: Any, **options: Any) -> None:
@@ -203,8 +203,8 @@ class Folder(static.File):
         self.listing = False
         self.safe: dict[tuple[str, bytes], tuple[str, Version]] = {}  # scripts that may run
 
-    def createSimilarFile(self, path: str) -> Folder:
-        similar: Folder = super().createSimilarFile(path)
+    def createSimilarFile(self, path: str) -> ScriptDirectory:
+        similar: ScriptDirectory = super().createSimilarFile(path)
         similar.top, similar.scripts, similar.safe = self.top, self.scripts, self.safe
         similar.listing = self.listing
         return similar

@@ -12,13 +12,13 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import LoopingCall, deferLater
 from twisted.logger import Logger
 
-from tarry.web import Site
+from tarry.site import Site
 
 log = Logger()
 LOOK = 0.05  # seconds between two looks at what is still in flight
 
 
-class Grace(Service):
+class GracefulShutdown(Service):
     """Holds the shutdown until nothing is in flight any more, or *seconds* have passed.
 
     Listening ends at once, and so do connections without a request. *watched*: tell a person how far
@@ -37,7 +37,7 @@ class Grace(Service):
 
     def in_flight(self) -> int:
         """Requests that are not answered, or connections on which answers have not gone out."""
-        return max(len(self.site.ledger.pending), len(self.site.channels))
+        return max(len(self.site.ledger.pending), len(self.site.connections))
 
     def look(self) -> None:
         self.site.drain()

@@ -1,0 +1,179 @@
+"""A connection: its place in the site's books, its writes, its backpressure, its end.
+
+The socket is what is accounted for. Whatever protocol speaks on it in the end, a WebSocket or one that a
+script put in place by taking the transport over, `released` is called when the socket is closed: it takes
+the connection out of the books and ends the requests that were under way.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet import interfaces
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.python.failure import Failure
+
+from tarry.limits import NEVER, Refused
+from tarry.origins import is_loopback
+from tarry.producers import PullProducer
+from tarry.request import Request, peer_name
+from tarry.sockets import socket_below
+
+if TYPE_CHECKING:
+    from twisted.web.http_headers import Headers
+
+    from tarry.site import Site
+
+monotonic = time.monotonic
+
+
+class Connection(Protocol):
+    """One connection of HTTP/1, as its requests and the site see it."""
+
+    site: Site
+    transport: Any
+    persistent = True  # whether a further request may follow
+    deadline = NEVER  # monotonic time at which the client is overdue
+
+    def __init__(self, site: Site) -> None:
+        self.factory = self.site = site
+        self.queue: deque[Request | Refused] = deque()  # in order of arrival
+        self.answering: Request | None = None  # the first of the queue, once it is rendered
+        self.refusing = False  # nothing more is read from it
+        self._ahead: list[bytes] = []  # received, but not parsed yet
+        self._ahead_bytes = 0
+        self._paused = False  # nothing is read, because enough is read ahead
+        self._held = b""  # headers of the response that wait for its first byte
+        self._producer: Any = None  # of the response
+        self._full = False  # the client does not read what there is to send
+
+    def connectionMade(self) -> None:
+        self._peer, self._host = self.transport.getPeer(), self.transport.getHost()
+        self.peer_name = peer_name(self._peer)
+        self.loopback = is_loopback(getattr(self._host, "host", ""))
+        self.socket = socket_below(self.transport)
+        if self.socket is not None:
+            self.socket.ended = self.released
+        if interfaces.ITCPTransport.providedBy(self.transport):
+            self.transport.setTcpNoDelay(True)
+        self.site.connections.add(self)
+        self.transport.registerProducer(self, True)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        if self.socket is None:
+            self.released("", reason)
+        else:
+            self._reason = reason  # `released` follows at once
+
+    _reason: Failure | None = None
+
+    def released(self, how: str, reason: Failure | None = None) -> None:
+        """The socket is closed, whoever spoke on it last; *how* is FIN or RST if the client did it."""
+        reason = reason or self._reason or connectionDone
+        self.site.connections.discard(self)
+        self.deadline = NEVER
+        queue, self.queue, self.answering = self.queue, deque(), None
+        for each in queue:
+            if isinstance(each, Request):
+                each.connectionLost(reason, how)
+
+    def getPeer(self) -> Any:
+        return self._peer
+
+    def getHost(self) -> Any:
+        return self._host
+
+    def isSecure(self) -> bool:
+        return interfaces.ISSLTransport(self.transport, None) is not None
+
+    def loseConnection(self) -> None:
+        """Close once all that was written has been sent."""
+        self.transport.unregisterProducer()
+        self.transport.loseConnection()
+
+    def abortConnection(self) -> None:
+        self.transport.abortConnection()
+
+    # Writing.
+
+    def writeHeaders(self, version: bytes, code: bytes, reason: bytes, headers: Headers) -> None:
+        """Send a status line and headers, together with what is written next."""
+        if not self.persistent or self.site.draining:
+            headers.setRawHeaders(b"Connection", [b"close"])
+        lines = [b"%b %b %b\r\n" % (version, code, reason)]
+        for name, values in headers.getAllRawHeaders():
+            for value in values:
+                lines.append(b"%b: %b\r\n" % (name, value))  # noqa: PERF401  # it is faster so
+        lines.append(b"\r\n")
+        self._held = b"".join(lines)
+
+    def write(self, data: bytes) -> None:
+        if self._held:
+            data, self._held = self._held + data, b""
+        if data:
+            self.transport.write(data)
+
+    def writeSequence(self, pieces: Any) -> None:
+        self.write(b"".join(pieces))
+
+    # Backpressure: the transport calls the last two, as the client reads or does not.
+
+    def registerProducer(self, producer: Any, streaming: bool) -> None:
+        if self._producer is not None:
+            raise RuntimeError(f"cannot register {producer}: {self._producer} is registered")
+        self._producer = producer if streaming else PullProducer(producer, self.site.reactor)
+        if self._full:
+            self._producer.pauseProducing()
+
+    def unregisterProducer(self) -> None:
+        producer, self._producer = self._producer, None
+        if isinstance(producer, PullProducer):
+            producer.stop()
+
+    def stopProducing(self) -> None:
+        if self._producer is not None:
+            self._producer.stopProducing()
+
+    def pauseProducing(self) -> None:
+        self._set_full(True)
+        if self._producer is not None:
+            self._producer.pauseProducing()
+        if self.answering is None:
+            self.transport.pauseProducing()
+
+    def resumeProducing(self) -> None:
+        self._set_full(False)
+        if self._producer is not None:
+            self._producer.resumeProducing()
+        if self.answering is None and not self._paused:
+            self.transport.resumeProducing()
+
+    def _set_full(self, full: bool) -> None:
+        self._full = full
+        if self.answering is not None:
+            self.answering.entry.stalled = full
+
+    # Another protocol.
+
+    def _protocolUpgradeForWebsockets(self, protocol: Any) -> None:
+        """Give the connection to *protocol*. Twisted's WebSocketResource calls this."""
+        if self.answering is None:
+            raise RuntimeError("no request is being answered that could be upgraded")
+        self.answering.upgraded()
+        self.refusing, self.deadline = True, NEVER
+        self.transport.unregisterProducer()
+        self.dataReceived = protocol.dataReceived  # type: ignore[method-assign]
+
+        def lost(reason: Failure) -> None:
+            try:
+                protocol.connectionLost(reason)
+            finally:
+                Connection.connectionLost(self, reason)
+
+        self.connectionLost = lost  # type: ignore[method-assign, assignment]
+        protocol.makeConnection(self.transport)
+        ahead, self._ahead = b"".join(self._ahead), []
+        if ahead:
+            protocol.dataReceived(ahead)

@@ -1,0 +1,277 @@
+"""HTTP/1.1 on one connection, parsed by httptools (llhttp).
+
+What arrives is parsed as it comes, up to the end of a request; what comes after that waits unparsed until
+the response is finished, so responses are in order. Requests that arrived in one piece wait in `queue`.
+A request the server refuses (400, 408, 413, 431 …) is in the queue like any other, as a `Refused`, and the
+connection ends with its answer.
+
+There are no timers: `deadline` says when the connection is overdue, and Site.sweep looks at it.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import httptools
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from tarry.connection import Connection
+from tarry.limits import LINGER, MAX_HEADERS, NEVER, Refused, whole_response
+from tarry.request import Request
+from tarry.request_rules import check_headers, keeps_alive
+
+if TYPE_CHECKING:
+    from tarry.site import Site
+
+MAX_AHEAD = 16_384  # bytes read behind a request that is being answered, to notice a disconnect
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+log = Logger()
+monotonic = time.monotonic
+
+
+class HTTP1(Connection):
+    """One connection: reads requests, has them answered in order, and writes the responses."""
+
+    def __init__(self, site: Site) -> None:
+        super().__init__(site)
+        self.parser = httptools.HttpRequestParser(self)
+        self.receiving: Request | None = None  # its headers are in, its body is not
+        self._in_headers = False
+        self._url, self._headers = b"", list[tuple[bytes, bytes]]()
+        self._size = 0  # bytes of the headers so far
+        self._last = False  # no request may follow the one that is received
+        self._replay = b""  # headers that stand in for those of a request; see _without_upgrade
+        self._advancing = False
+
+    def connectionMade(self) -> None:
+        super().connectionMade()
+        self._due(self.site.limits.idle_seconds)
+
+    def _due(self, seconds: float) -> None:
+        """The client has *seconds* for what comes next, unless it waits for a response."""
+        if self.answering is None:
+            self.deadline = monotonic() + seconds
+
+    # Receiving.
+
+    def dataReceived(self, data: bytes) -> None:
+        if self.refusing:
+            return  # read, so that the client gets to read why; kept nowhere
+        if self.queue and self.receiving is None:
+            self._ahead.append(data)
+            self._ahead_bytes += len(data)
+            if self._ahead_bytes > MAX_AHEAD and not self._paused:
+                self._paused = True
+                self.transport.pauseProducing()
+            return
+        self._parse(data)
+        self._advance()
+
+    def _parse(self, data: bytes) -> None:
+        if self.receiving is not None:
+            self._due(self.site.limits.idle_seconds)
+        before = self._in_headers
+        try:
+            self.parser.feed_data(data)
+            if before and self._in_headers:
+                self._grow(len(data))  # of a field that is not complete
+        except httptools.HttpParserUpgrade as upgrade:
+            self._after_upgrade(data[upgrade.args[0] :])
+        except Refused as refused:
+            self.refuse(refused)
+        except httptools.HttpParserError as error:
+            if not self._last or self.receiving is not None:
+                self.refuse(self._reason_of(error, data))
+
+    def _reason_of(self, error: Exception, data: bytes) -> Refused:
+        cause = error.__context__
+        if isinstance(cause, Refused):  # raised in one of the methods below
+            return cause
+        if cause is not None:
+            log.failure("receiving a request failed", Failure(cause))
+            return Refused(500, "the request could not be received: the server's log says why")
+        if isinstance(error, httptools.HttpParserInvalidMethodError) and data[:1].isalpha():
+            return Refused(501, "unknown method: use one that HTTP registers, in capitals")
+        return Refused(400, f"malformed request: {error}")
+
+    def _after_upgrade(self, rest: bytes) -> None:
+        """The request offers another protocol for what follows it. A script may take that up; if none
+        does, *rest* is the next request, or the body of this one."""
+        if self._replay:
+            # The parser leaves out a body behind such an offer. A new one, given headers that say
+            # how long the body is and nothing else, reads it.
+            self.parser, replay = httptools.HttpRequestParser(self), self._replay
+            self.parser.feed_data(replay)
+            self._replay = b""
+            self._parse(rest)
+        elif rest:
+            self._ahead.append(rest)
+            self._ahead_bytes += len(rest)
+
+    # httptools calls these, from within feed_data.
+
+    def on_message_begin(self) -> None:
+        if not self._replay:
+            self._in_headers, self._size = True, 0
+            self._url, self._headers = b"", []
+            self._due(self.site.limits.header_seconds)
+
+    def on_url(self, url: bytes) -> None:
+        self._url += url
+        self._grow(len(url))
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._grow(len(name) + len(value) + 4)
+        if self._in_headers:  # else it is a trailer
+            self._headers.append((name, value.rstrip(b" \t")))
+            if len(self._headers) > MAX_HEADERS:
+                raise Refused(431, f"the request has over {MAX_HEADERS} headers")
+
+    def on_headers_complete(self) -> None:
+        if self._replay:
+            return
+        self._in_headers = False
+        method, version = self.parser.get_method(), self.parser.get_http_version()
+        length = check_headers(method, self._url, version, self._headers)
+        request: Request = self.site.requestFactory(self)
+        request.raw_headers = self._headers
+        protocol = b"HTTP/" + version.encode()
+        request.headers_received(method, self._url, protocol, length)
+        self._last = not keeps_alive(protocol, request.fields(b"connection"))
+        self.queue.append(request)
+        self.receiving = request
+        if length == 0:
+            return
+        most = self.site.limits.body_bytes
+        if length is not None and length > most:
+            raise Refused(413, f"the body has {length} bytes: this server takes at most {most}")
+        self._due(self.site.limits.idle_seconds)
+        request.expects_continue = b"100-continue" in map(bytes.lower, request.fields(b"expect"))
+        if self.parser.should_upgrade():
+            framing = (
+                b"Transfer-Encoding: chunked" if length is None else b"Content-Length: %d" % length
+            )
+            self._replay = b"POST / HTTP/1.1\r\n%b\r\n\r\n" % framing
+
+    def on_body(self, body: bytes) -> None:
+        if self.receiving is not None:
+            self.receiving.handleContentChunk(body)
+
+    def on_message_complete(self) -> None:
+        if not self._replay:
+            if self.receiving is not None:
+                self.receiving.complete = True
+            self.receiving = None
+
+    def _grow(self, size: int) -> None:
+        self._size += size
+        most = self.site.limits.header_bytes
+        if self._size > most:
+            raise Refused(431, f"request line and headers are over {most} bytes")
+
+    def refuse(self, refused: Refused) -> None:
+        """Answer with one line in place of the request, after those before it, and close."""
+        self.refusing = True
+        if self.receiving is not None:
+            self.queue.pop()
+            request, self.receiving = self.receiving, None
+        else:
+            request = self.site.requestFactory(self)
+            request.uri = self._url if self._in_headers else b""
+        request.refused_unread(refused)
+        self.queue.append(refused)
+        self._advance()
+
+    # Answering.
+
+    def _advance(self) -> None:
+        """Have the next request answered, if none is."""
+        if self._advancing:
+            return
+        self._advancing = True
+        try:
+            while self.answering is None and not self.transport.disconnecting:
+                if self.queue:
+                    first = self.queue[0]
+                    if isinstance(first, Refused):
+                        self._answer_refused(first)
+                        return
+                    if not first.complete:
+                        if first.expects_continue:
+                            first.expects_continue = False
+                            self.transport.write(CONTINUE)
+                        return
+                    self.answering, self.deadline = first, NEVER
+                    if not keeps_alive(first.clientproto, first.fields(b"connection")):
+                        self.persistent = False
+                    first.body_received()
+                elif self._ahead and not self.refusing:
+                    data = b"".join(self._ahead)
+                    self._ahead, self._ahead_bytes = [], 0
+                    self._parse(data)
+                else:
+                    return
+        finally:
+            self._advancing = False
+
+    def _answer_refused(self, refused: Refused) -> None:
+        log.info(
+            "{peer} refused: {code}, {line}",
+            peer=self.peer_name,
+            code=refused.code,
+            line=refused.line,
+        )
+        self.transport.write(whole_response(refused))
+        self.queue.clear()
+        self.deadline = monotonic() + LINGER
+        # Closing while the client still sends would make the kernel drop what it has not read.
+        self.transport.unregisterProducer()
+        close = (
+            getattr(self.transport, "loseWriteConnection", None) or self.transport.loseConnection
+        )
+        close()
+
+    def requestDone(self, request: Request) -> None:
+        """The response to *request* is finished."""
+        self.write(b"")
+        self.queue.popleft()
+        self.answering = None
+        if not self.persistent or self.site.draining:
+            self.refusing = True
+            self.loseConnection()
+        else:
+            limits = self.site.limits
+            self._due(limits.header_seconds if self._in_headers else limits.idle_seconds)
+            self._advance()
+            if self._paused and self._ahead_bytes <= MAX_AHEAD:
+                self._paused = False
+                if not self._full:
+                    self.transport.resumeProducing()
+        if self.socket is self.transport and self.socket is not None:
+            self.socket.send_now()
+
+    # What the site asks of every connection.
+
+    def busy(self) -> bool:
+        """Whether a request is being received or answered."""
+        return bool(self.queue) and not self.refusing
+
+    def overdue(self) -> None:
+        """End it: the deadline has passed."""
+        limits = self.site.limits
+        if self.refusing:
+            self.transport.abortConnection()
+        elif self._in_headers:
+            self.refuse(Refused(408, f"no complete headers in {limits.header_seconds:g} seconds"))
+        elif self.receiving is not None:
+            self.refuse(Refused(408, f"no more of the body for {limits.idle_seconds:g} seconds"))
+        else:
+            self.refusing, self.deadline = True, monotonic() + LINGER
+            self.loseConnection()
+
+    def look(self) -> None:
+        """Notice a client that is gone, while nothing is read from it."""
+        if self._ahead_bytes > MAX_AHEAD and self.socket is not None and self.socket.client_gone():
+            self.transport.abortConnection()

@@ -1,0 +1,50 @@
+"""What RFC 9112 asks of a request's headers, beyond what the parser checks."""
+
+from __future__ import annotations
+
+from tarry.limits import Refused
+
+Fields = list[tuple[bytes, bytes]]
+
+
+def keeps_alive(version: bytes, connection: list[bytes]) -> bool:
+    """Return whether a further request may follow one with these *connection* headers."""
+    if version != b"HTTP/1.1":
+        return False
+    tokens = b",".join(connection).lower().split(b",")
+    return b"close" not in [token.strip() for token in tokens]
+
+
+def check_headers(
+    method: bytes, target: bytes, version: str, headers: list[tuple[bytes, bytes]]
+) -> int | None:
+    """Return the length of the body, None if it is not known beforehand.
+
+    Raises Refused for what llhttp lets pass, and RFC 9112 does not (or a server should not).
+    """
+    if version not in ("1.1", "1.0"):
+        raise Refused(505, f"HTTP/{version} is not supported here: use HTTP/1.1")
+    if method == b"CONNECT":
+        raise Refused(501, "CONNECT is not supported: this server is no proxy")
+    if not (target.startswith(b"/") or b"://" in target or (target, method) == (b"*", b"OPTIONS")):
+        raise Refused(
+            400, f"invalid request target {target[:80].decode('latin-1')!a}: start it with /"
+        )
+    hosts, length = 0, 0
+    chunked = False
+    for name, value in headers:
+        name = name.lower()
+        if name == b"host":
+            hosts += 1
+        elif name == b"content-length":
+            length = int(value)
+        elif name == b"transfer-encoding":
+            chunked = True
+            if value.lower() != b"chunked" or version == "1.0":
+                shown = value[:40].decode("latin-1")
+                raise Refused(
+                    400, f"invalid Transfer-Encoding {shown!a}: use chunked, with HTTP/1.1"
+                )
+    if hosts > 1 or (not hosts and version == "1.1"):
+        raise Refused(400, f"the request has {hosts or 'no'} Host headers: send one")
+    return None if chunked else length
