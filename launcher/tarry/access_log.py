@@ -70,7 +70,8 @@ def quoted(value: bytes) -> str:
 
 
 def url_without_credentials(url: bytes) -> bytes:
-    """Return *url*, of a Referer, without a password and without credentials in its query."""
+    """Return *url*, of a Referer, without a password, credentials in its query, and its fragment."""
+    url = url.partition(b"#")[0]
     before, mark, query = url.partition(b"?")
     scheme, slashes, rest = before.partition(b"://")
     if slashes:

@@ -11,7 +11,7 @@ There are no timers: `deadline` says when the connection is overdue, and Site.sw
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import httptools
 from twisted.logger import Logger
@@ -40,7 +40,8 @@ class HTTP1(Connection):
         self.receiving: Request | None = None  # its headers are in, its body is not
         self._in_headers = False
         self._url, self._headers = b"", list[tuple[bytes, bytes]]()
-        self._size = 0  # bytes of the headers so far
+        self._size = 0  # bytes of the headers so far, in complete fields
+        self._fed = 0  # bytes the parser was given since they began, at least
         self._last = False  # no request may follow the one that is received
         self._replay = b""  # headers that stand in for those of a request; see _without_upgrade
         self._advancing = False
@@ -72,11 +73,13 @@ class HTTP1(Connection):
     def _parse(self, data: bytes) -> None:
         if self.receiving is not None:
             self._due(self.site.limits.idle_seconds)
-        before = self._in_headers
+        self._fed = self._fed + len(data) if self._in_headers else 0
+        if not (self._in_headers or self.receiving):
+            self._fed, self._size = len(data), 0  # of one request, unless more begin in it
         try:
             self.parser.feed_data(data)
-            if before and self._in_headers:
-                self._grow(len(data))  # of a field that is not complete
+            if self._in_headers and self._fed > self.site.limits.header_bytes:
+                self._too_long()  # a field that is not complete
         except httptools.HttpParserUpgrade as upgrade:
             self._after_upgrade(data[upgrade.args[0] :])
         except Refused as refused:
@@ -114,6 +117,8 @@ class HTTP1(Connection):
 
     def on_message_begin(self) -> None:
         if not self._replay:
+            if self._size:
+                self._fed = 0  # not the first in this piece: how much of it is not known
             self._in_headers, self._size = True, 0
             self._url, self._headers = b"", []
             self._due(self.site.limits.header_seconds)
@@ -167,9 +172,12 @@ class HTTP1(Connection):
 
     def _grow(self, size: int) -> None:
         self._size += size
+        if self._size > self.site.limits.header_bytes:
+            self._too_long()
+
+    def _too_long(self) -> NoReturn:
         most = self.site.limits.header_bytes
-        if self._size > most:
-            raise Refused(431, f"request line and headers are over {most} bytes")
+        raise Refused(431, f"request line and headers are over {most} bytes")
 
     def refuse(self, refused: Refused) -> None:
         """Answer with one line in place of the request, after those before it, and close."""

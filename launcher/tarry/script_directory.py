@@ -32,6 +32,8 @@ Version = tuple[int, int, int, int]
 # What would be shown as text, or run though it is no .rpy, if Twisted's File had its way.
 SOURCES = {".py", ".pyc", ".pyo", ".pyw", ".pyi", ".epy", ".cgi", ".swp", ".swo", ".swn", ".swx"}
 
+MAX_RANGES = 16  # of a file, in one request
+
 
 def hidden(name: str) -> bool:
     """Whether a file of this *name* is never served: dotfiles, sources, leftovers of editors."""
@@ -222,14 +224,27 @@ class ScriptDirectory(static.File):
             status = os.stat(file)
         except (UnicodeDecodeError, ValueError, OSError, InsecurePath):
             return self._by_other_name(path, request)
-        if self._hidden(name) or not self._inside(file):
+        regular = stat.S_ISREG(status.st_mode)  # a FIFO would hold up everybody who opens it
+        folder = stat.S_ISDIR(status.st_mode) and not name.endswith(".rpy")
+        if not (regular or folder) or self._hidden(name) or not self._inside(file):
             return self.childNotFound
         runs = self.processors.get(".rpy") is ResourceScript  # unless --processor says otherwise
-        if runs and name.endswith(".rpy") and stat.S_ISREG(status.st_mode):
+        if runs and name.endswith(".rpy"):
             version = version_of(status)
             self.safe[self.path, path] = (file, version)
             return self.scripts.resource(file, version) or self.childNotFound
         return super().getChild(path, request)
+
+    def render_GET(self, request: Any) -> Any:
+        """Send the file, or the ranges of it that are asked for: not over MAX_RANGES, each by itself
+        little to ask and much to send."""
+        asked = request.getHeader(b"range") or b""
+        if asked.count(b",") >= MAX_RANGES:
+            request.setHeader(b"Content-Range", b"bytes */%d" % self.getsize())
+            return plain(request, 416, f"over {MAX_RANGES} ranges: ask for fewer")
+        return super().render_GET(request)
+
+    render_HEAD = render_GET
 
     def _by_other_name(self, path: bytes, request: IRequest) -> Any:
         """A file that --ignore-ext finds under another name; what it finds is checked like any."""

@@ -42,7 +42,7 @@ def test_an_entry_as_it_is_shown():
     assert made.as_dict() == {
         "id": 1, "key": "a", "method": "GET", "path": "/x", "query": "q=1", "protocol": "HTTP/1.1",
         "peer": "1.2.3.4:5", "arrived": 1_700_000_000.0, "first_byte": 500.0, "last_byte": 1250.0,
-        "end": 1500.0, "status": 200, "bytes": 30, "writes": [[500.0, 10], [1250.0, 20]],
+        "end": 1500.0, "received": 0, "in_body": False, "status": 200, "bytes": 30, "writes": [[500.0, 10], [1250.0, 20]],
         "writes_not_kept": 0, "outcome": "finished", "detail": "", "note": "", "not_reading": False,
     }  # fmt: skip
 
@@ -91,7 +91,13 @@ def test_what_has_ended_does_not_end_again():
     made = ended(ledger, LEFT)
     ledger.close(made, FINISHED, "late", 200.0)
     assert (made.outcome, made.detail, made.ended) == (LEFT, "", 101.0)
-    assert ledger.summary()["outcomes"] == {"finished": 0, "left": 1, "aborted": 0, "failed": 0}
+    assert ledger.summary()["outcomes"] == {
+        "finished": 0,
+        "left": 1,
+        "aborted": 0,
+        "failed": 0,
+        "refused": 0,
+    }
 
 
 def test_forgetting_is_by_what_is_given_and_only_of_what_has_ended():

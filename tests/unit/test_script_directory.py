@@ -7,7 +7,7 @@ from treq.testing import StubTreq
 from twisted.web.script import ResourceScript
 from twisted.web.static import Data
 
-from tarry import folder as module
+from tarry import script_directory as module
 from tarry.script_directory import ScriptDirectory
 
 KINDS = {"kept": "recache()", "cached": "cache()", "run each time": ""}
@@ -270,3 +270,24 @@ def test_a_script_that_vanishes_between_two_looks(served, monkeypatch):
     monkeypatch.undo()
     assert code == 404
     assert served.get("x.rpy") == (200, b"a")
+
+
+@pytest.mark.parametrize("name", ["pipe.rpy", "pipe.txt", "index.rpy"])
+def test_a_fifo_is_not_opened(served, name):
+    os.mkfifo(served.path / name)
+    assert served.get(name)[0] == 404
+    assert served.get("")[0] == 404
+
+
+def test_a_folder_with_the_name_of_a_script_is_not_found(served):
+    (served.path / "d.rpy").mkdir()
+    (served.path / "d.rpy" / "x.txt").write_text("inside")
+    assert served.get("d.rpy")[0] == 404
+    assert served.get("d.rpy/x.txt")[0] == 404
+
+
+def test_ranges_of_a_file_and_how_many(served):
+    served.write("x.txt", "0123456789")
+    assert served.get("x.txt", headers={"Range": "bytes=2-4"}) == (206, b"234")
+    code, body = served.get("x.txt", headers={"Range": "bytes=" + ",".join(["0-9"] * 500)})
+    assert (code, body) == (416, b"over 16 ranges: ask for fewer\n")
