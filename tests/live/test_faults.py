@@ -153,7 +153,7 @@ CLOSE = b"\x88\x80\0\0\0\0"  # a frame that closes a WebSocket, with a mask of z
 async def test_a_websocket_is_in_the_ledger_until_its_end(site, leave, outcome, detail):
     (site.folder / "echo.rpy").write_text(WEBSOCKET)
     head = (
-        "GET /echo.rpy?key=ws HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+        "GET /echo.rpy?key=ws HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
         "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
     )
     with raw(site, head.encode()) as client:
@@ -178,7 +178,7 @@ AFTER_THE_FIRST_BYTE = [
 @pytest_twisted.ensureDeferred
 async def test_a_failure_after_the_first_byte_is_never_a_whole_answer(site, body):
     put(site, "x.rpy", body)
-    got = all_of(site, b"GET /x.rpy HTTP/1.1\r\nHost: x\r\n\r\n")
+    got = all_of(site, b"GET /x.rpy HTTP/1.1\r\nHost: localhost\r\n\r\n")
     assert b"\r\n0\r\n\r\n" not in got
     assert b"<html" not in got
     (entry,) = await entries(site, path="/x.rpy")
@@ -323,14 +323,14 @@ async def test_what_a_script_breaks_off_is_aborted(site):
     )
     put(site, "y.rpy", "request.write(b'part'); request.loseConnection(); return NOT_DONE_YET")
     for name in ("x.rpy", "y.rpy"):
-        all_of(site, f"GET /{name} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        all_of(site, f"GET /{name} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
         (entry,) = await entries(site, path=f"/{name}")
         assert entry["outcome"] == "aborted"
 
 
 @pytest_twisted.ensureDeferred
 async def test_the_ledger_never_holds_secrets(site):
-    sent = (b"POST http://user:hunter2@localhost/delayed.rpy?token=hunter2&delay=0 HTTP/1.1\r\nHost: x\r\n"
+    sent = (b"POST http://user:hunter2@localhost/delayed.rpy?token=hunter2&delay=0 HTTP/1.1\r\nHost: localhost\r\n"
             b"Authorization: Basic hunter2\r\nCookie: s=hunter2\r\nConnection: close\r\n"
             b"Content-Type: application/x-www-form-urlencoded\r\n"
             b"Content-Length: 11\r\n\r\nkey=hunter2")  # fmt: skip
@@ -414,7 +414,7 @@ async def test_a_head_that_trickles_is_ended(site):
 async def test_a_connection_that_says_nothing_is_closed_without_a_word(site):
     with raw(site) as client:
         assert everything(client) == b""
-    with raw(site, b"GET /delayed.rpy?delay=0 HTTP/1.1\r\nHost: x\r\n\r\n") as client:
+    with raw(site, b"GET /delayed.rpy?delay=0 HTTP/1.1\r\nHost: localhost\r\n\r\n") as client:
         got = everything(client)  # an answer, and then nothing more
         assert got.startswith(b"HTTP/1.1 200 ")
         assert got.count(b"HTTP/1.1") == 1
@@ -424,7 +424,7 @@ async def test_a_connection_that_says_nothing_is_closed_without_a_word(site):
 @tight
 @pytest_twisted.ensureDeferred
 async def test_a_body_that_stalls_is_ended(site):
-    head = b"POST /delayed.rpy HTTP/1.1\r\nHost: x\r\nContent-Length: 500\r\n\r\n"
+    head = b"POST /delayed.rpy HTTP/1.1\r\nHost: localhost\r\nContent-Length: 500\r\n\r\n"
     got = all_of(site, head + b"some")
     assert got.startswith(b"HTTP/1.1 408 ")
     assert await entries(site) == []
@@ -439,7 +439,7 @@ async def test_a_long_wait_is_not_idling(site):
 
 
 BIG_HEADS = [
-    b"GET /" + b"a" * 3000 + b" HTTP/1.1\r\nHost: x\r\n\r\n",
+    b"GET /" + b"a" * 3000 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n",
     b"GET /delayed.rpy HTTP/1.1\r\n" + b"X-H: value\r\n" * 300 + b"\r\n",
     b"GET /delayed.rpy HTTP/1.1\r\nX-H: " + b"v" * 5000,
     b"G" * 100_000,
@@ -473,7 +473,7 @@ BIG_BODIES = [
 @pytest.mark.parametrize("rest", BIG_BODIES, ids=["sent", "declared", "expected", "chunked"])
 @pytest_twisted.ensureDeferred
 async def test_a_body_that_is_too_big(site, rest):
-    got = all_of(site, b"POST /delayed.rpy HTTP/1.1\r\nHost: x\r\n" + rest)
+    got = all_of(site, b"POST /delayed.rpy HTTP/1.1\r\nHost: localhost\r\n" + rest)
     assert got.startswith(b"HTTP/1.1 413 ")
     assert b"100 Continue" not in got
     assert b"1000" in got
@@ -528,7 +528,7 @@ async def test_too_many_connections(site):
 async def test_few_descriptors(tmp_path):
     """With a limit of descriptors far below what comes, it says so and serves on."""
     server = Server(["bash", "-c", 'ulimit -n 150; exec "$@"', "bash", *TARRY])
-    clients = [raw(server, b"GET /delayed.rpy?delay=1 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+    clients = [raw(server, b"GET /delayed.rpy?delay=1 HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
                for _ in range(400)]  # fmt: skip
     got = [everything(client) for client in clients]
     codes = {code: sum(g.startswith(b"HTTP/1.1 %d " % code) for g in got) for code in (200, 503)}
@@ -545,9 +545,9 @@ async def test_few_descriptors(tmp_path):
 
 @pytest_twisted.ensureDeferred
 async def test_pipelined_requests_are_answered_in_order(site):
-    requests = b"".join(b"GET /delayed.rpy?delay=%s&key=%d HTTP/1.1\r\nHost: x\r\n\r\n" % (d, n)
+    requests = b"".join(b"GET /delayed.rpy?delay=%s&key=%d HTTP/1.1\r\nHost: localhost\r\n\r\n" % (d, n)
                         for n, d in enumerate([b"0.3", b"0", b"x", b"0.1"]))  # fmt: skip
-    last = b"GET /delayed.rpy?delay=0&key=last HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+    last = b"GET /delayed.rpy?delay=0&key=last HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
     got = all_of(site, requests + last)
     codes = re.findall(rb"HTTP/1.1 (\d+) ", got)
     assert codes == [b"200", b"200", b"400", b"200", b"200"]
@@ -604,7 +604,7 @@ async def test_a_query_is_kept_as_it_was_sent(site):
 @pytest_twisted.ensureDeferred
 async def test_what_is_in_flight_may_end(site):
     waiting = [ensureDeferred(ask(site.url("delayed.rpy?delay=1"))) for _ in range(20)]
-    idle = raw(site, b"GET /delayed.rpy?delay=0 HTTP/1.1\r\nHost: x\r\n\r\n")
+    idle = raw(site, b"GET /delayed.rpy?delay=0 HTTP/1.1\r\nHost: localhost\r\n\r\n")
     assert idle.recv(1000).startswith(b"HTTP/1.1 200")
 
     async def all_there():

@@ -65,7 +65,7 @@ async def test_a_job_outlives_the_connection_on_which_it_was_started(server):
         return answer.code == 200 and json.loads(answer.body)["state"]
 
     with socket.create_connection(("127.0.0.1", server.port)) as client:
-        client.sendall(b"POST /job.rpy?key=left&duration=0.5 HTTP/1.1\r\nHost: x\r\n\r\n")
+        client.sendall(b"POST /job.rpy?key=left&duration=0.5 HTTP/1.1\r\nHost: localhost\r\n\r\n")
         await until(state)
         reset(client)  # without having read a byte
     await until(lambda: ensureDeferred(state()).addCallback("done".__eq__))

@@ -11,9 +11,9 @@ from tests.live.conftest import RPY, TARRY, Server, ask, until
 from tests.live.test_leaving import resident
 
 CONNECTIONS = 50
-GOOD = b"GET /delayed.rpy?delay=0&key=%d HTTP/1.1\r\nHost: x\r\n\r\n"
-BAD = b"GET /nowhere-%d HTTP/1.1\r\nHost: x\r\n\r\n"
-LONG = b"GET /streamed.rpy?count=1000&interval=60&key=%d HTTP/1.1\r\nHost: x\r\n\r\n"
+GOOD = b"GET /delayed.rpy?delay=0&key=%d HTTP/1.1\r\nHost: localhost\r\n\r\n"
+BAD = b"GET /nowhere-%d HTTP/1.1\r\nHost: localhost\r\n\r\n"
+LONG = b"GET /streamed.rpy?count=1000&interval=60&key=%d HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
 
 def answered(client, request):

@@ -63,7 +63,7 @@ def requests():
             target = target.replace(
                 "duration=10", "duration=2"
             )  # of what goes on when they have left
-            head = f"{method} {target} HTTP/1.1\r\nHost: x\r\n"
+            head = f"{method} {target} HTTP/1.1\r\nHost: localhost\r\n"
             head += UPGRADE if manual.name == "websocket.rpy" else ""
             body = BODY if method == "POST" else ""
             yield f"{head}Content-Length: {len(body)}\r\n\r\n{body}".encode()

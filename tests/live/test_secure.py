@@ -277,7 +277,7 @@ def test_what_is_in_flight_may_end(secure):
 
 def test_a_client_that_does_not_speak_tls_disturbs_nobody(secure):
     with socket.create_connection(("127.0.0.1", secure.port), timeout=HANG) as plain:
-        plain.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        plain.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
         while plain.recv(1000):
             continue
     assert isinstance(entries(secure), list)

@@ -15,7 +15,7 @@ from tests.live.conftest import HANG, ask, until
 from tests.live.test_leaving import resident
 
 HANDSHAKE = (
-    b"GET /websocket.rpy HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+    b"GET /websocket.rpy HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
     b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
 )
 

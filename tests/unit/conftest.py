@@ -94,7 +94,7 @@ class Script:
         site.ledger = self.treq._agent._serverFactory.ledger
         server, transport = site.buildProtocol(None), StringTransport()
         server.makeConnection(transport)
-        server.dataReceived(b"GET /?%s HTTP/1.1\r\nHost: x\r\n%s\r\n" % (query, headers))
+        server.dataReceived(b"GET /?%s HTTP/1.1\r\nHost: localhost\r\n%s\r\n" % (query, headers))
         return server, transport
 
     def advance(self, *seconds):

@@ -49,7 +49,7 @@ def test_each_way_sends_its_bytes_in_its_time_and_ends_as_it_ends(script, how):
     assert sent(transport) == text
     if end == "finish":  # the connection goes on
         transport.clear()
-        server.dataReceived(b"GET /?how=garbage HTTP/1.1\r\nHost: x\r\n\r\n")
+        server.dataReceived(b"GET /?how=garbage HTTP/1.1\r\nHost: localhost\r\n\r\n")
         script.clock.advance(0)
         assert (sent(transport), ended(transport)) == ("SSH-2.0-tarry\n", "close")
     elif end == "silence":
@@ -94,7 +94,7 @@ def test_head_gets_the_head_alone(script, how):
     server, transport = script.connect(b"how=overlong")
     script.clock.advance(0)
     transport.clear()
-    server.dataReceived(b"HEAD /?size=3&how=%b HTTP/1.1\r\nHost: x\r\n\r\n" % how.encode())
+    server.dataReceived(b"HEAD /?size=3&how=%b HTTP/1.1\r\nHost: localhost\r\n\r\n" % how.encode())
     script.clock.advance(0)
     assert sent(transport) == "".join(SENT[how][0].partition("\n\n")[:2])
 

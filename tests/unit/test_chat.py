@@ -195,7 +195,7 @@ def test_to_a_client_that_does_not_read_nothing_is_said(script):
     server, transport = script.connect(b"", b"")
     transport.clear()
     server.dataReceived(
-        b"POST /v1/chat/completions?first=0&interval=1&count=4 HTTP/1.1\r\nHost: x\r\n"
+        b"POST /v1/chat/completions?first=0&interval=1&count=4 HTTP/1.1\r\nHost: localhost\r\n"
         b"Content-Length: %d\r\n\r\n%s" % (len(body), body)
     )
     script.advance(0)

@@ -111,7 +111,7 @@ def test_head_has_a_head_alone(script, part):
     script.advance(2)
     transport.clear()
     query = b"part=%b&framing=chunked&duration=1" % part
-    server.dataReceived(b"HEAD /?%b HTTP/1.1\r\nHost: x\r\n\r\n" % query)
+    server.dataReceived(b"HEAD /?%b HTTP/1.1\r\nHost: localhost\r\n\r\n" % query)
     script.advance(1)
     assert transport.value().endswith(b"\r\n\r\n")
     assert transport.value().count(b"\r\n\r\n") == 1

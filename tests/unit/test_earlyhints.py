@@ -41,7 +41,7 @@ def test_who_gets_no_hints_and_who_gets_no_page(script, line, first):
         StringTransport(),
     )
     server.makeConnection(transport)
-    server.dataReceived(line + b"\r\nHost: x\r\n\r\n")
+    server.dataReceived(line + b"\r\nHost: localhost\r\n\r\n")
     script.advance(0, 1)
     assert transport.value().startswith(first)
     assert (b"<html" in transport.value()) == (b"GET" in line)

@@ -112,7 +112,7 @@ def test_a_full_gate_still_tells_how_many_wait(script, monkeypatch):
 def test_one_that_is_let_go_may_ask_again_at_once(script, logged):
     """Its next request is there already, on the same connection, when its answer ends."""
     server, transport = script.connect(b"key=a")
-    again = b"GET /?key=a&timeout=5 HTTP/1.1\r\nHost: x\r\n\r\n"
+    again = b"GET /?key=a&timeout=5 HTTP/1.1\r\nHost: localhost\r\n\r\n"
     server.dataReceived(again)
     script.get("?key=a&await=2&timeout=5")
     other = script.get("?key=a")

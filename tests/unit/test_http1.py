@@ -106,7 +106,7 @@ class Wire:
 PATHS = st.sampled_from(["/a", "/b?x=1", "/later", "/later?delay=2", "/%41"])
 NOTES = st.sampled_from(["-", "Content-Length: 45", "x" * 300, "GET / HTTP/1.1", "chunked", ""])
 BODIES = st.binary(max_size=40) | st.sampled_from(
-    [b"GET /smuggled HTTP/1.1\r\nHost: x\r\n\r\n", b"\r\n\r\n"]
+    [b"GET /smuggled HTTP/1.1\r\nHost: localhost\r\n\r\n", b"\r\n\r\n"]
 )
 
 

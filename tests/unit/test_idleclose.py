@@ -5,7 +5,7 @@ from twisted.internet.error import ConnectionDone
 from twisted.python.failure import Failure
 
 SCRIPT = "idleclose.rpy"
-AGAIN = b"GET /?after=5&how=reset HTTP/1.1\r\nHost: x\r\n\r\n"
+AGAIN = b"GET /?after=5&how=reset HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
 
 @pytest.mark.parametrize(("how", "aborted"), [("close", False), ("reset", True)])
@@ -39,7 +39,7 @@ def test_the_server_s_own_limit_does_not_come_first(script):
     assert server.timeOut == 60
     script.advance(0, 0, 3599)
     assert not transport.disconnecting
-    server.dataReceived(b"GET /?unheard HTTP/1.1\r\nHost: x\r\n\r\n")  # but now it counts again
+    server.dataReceived(b"GET /?unheard HTTP/1.1\r\nHost: localhost\r\n\r\n")  # but now it counts again
     assert server.timeOut == 60
     script.advance(1)
     assert transport.disconnecting

@@ -286,8 +286,7 @@ def test_a_folder_with_the_name_of_a_script_is_not_found(served):
     assert served.get("d.rpy/x.txt")[0] == 404
 
 
-def test_ranges_of_a_file_and_how_many(served):
+def test_only_so_many_ranges_of_a_file_are_sent(served):
     served.write("x.txt", "0123456789")
-    assert served.get("x.txt", headers={"Range": "bytes=2-4"}) == (206, b"234")
     code, body = served.get("x.txt", headers={"Range": "bytes=" + ",".join(["0-9"] * 500)})
     assert (code, body) == (416, b"over 16 ranges: ask for fewer\n")
