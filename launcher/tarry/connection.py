@@ -94,7 +94,7 @@ class Connection(Protocol):
         self.transport.loseConnection()
 
     def abortConnection(self) -> None:
-        self.transport.abortConnection()
+        (self.transport or self.socket).abortConnection()  # a script may have taken the transport
 
     # Writing.
 

@@ -8,7 +8,8 @@ of milliseconds: lateness for all of them, in the middle of a burst. So:
 - A collection of the young comes after half a million new containers (Python: 700 to 2,000). A pending
   request has about 40, and a burst of 10,000 of them is no garbage, so nothing is to be gained by a look.
   Serving a request makes no cycles; what scripts make of them is found after at most half a million
-  containers, some 100 MB, and this bounds the memory of a server that is never idle.
+  containers. That bounds the memory of a server that is never idle: by 56 MB where each was a small object
+  with a dict and two lists (measured), by more where they hold more.
 - When nothing is in flight, a full collection is done in the pause, where it delays nobody, at most
   every IDLE seconds.
 

@@ -92,8 +92,8 @@ class Response(server.Request):
         where = f"{frame.f_code.co_filename}:{frame.f_lineno}"
         kind = type(data).__name__
         log.error(
-            "{where}: request.write was given {kind}, {text}: write bytes: b'…' or .encode()",
-            where=where, kind=kind, text=ascii(data)[:40],
+            "{where}: request.write was given a {kind}, {text}: write bytes: b'…' or .encode()",
+            where=where, kind=kind, text=ascii(data)[:42],
         )  # fmt: skip
         self._break_off(f"{kind} written at {where}")
 

@@ -61,6 +61,9 @@ class Multiplexed(H2Connection):
     def look(self) -> None:
         """Nothing to see."""
 
+    def abortConnection(self) -> None:
+        self.transport.abortConnection()
+
     def overdue(self) -> None:
         if self.streams:
             self.resetTimeout()  # it is for the server to say something; keep-alive finds the dead
@@ -128,6 +131,9 @@ class Negotiating(Protocol):
 
     def look(self) -> None:
         """Nothing to see."""
+
+    def abortConnection(self) -> None:
+        self.transport.abortConnection()
 
     def overdue(self) -> None:
         self.transport.abortConnection()

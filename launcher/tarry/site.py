@@ -123,7 +123,7 @@ class Site(server.Site):
         for entry in self.ledger.pending.values():
             entry.detail = why
         for connection in list(self.connections):
-            connection.transport.abortConnection()
+            connection.abortConnection()
 
 
 class TooMany(Protocol):

@@ -39,7 +39,9 @@ def test_the_server_s_own_limit_does_not_come_first(script):
     assert server.timeOut == 60
     script.advance(0, 0, 3599)
     assert not transport.disconnecting
-    server.dataReceived(b"GET /?unheard HTTP/1.1\r\nHost: localhost\r\n\r\n")  # but now it counts again
+    server.dataReceived(
+        b"GET /?unheard HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    )  # but now it counts again
     assert server.timeOut == 60
     script.advance(1)
     assert transport.disconnecting

@@ -8,28 +8,13 @@ import sys
 
 from twisted.trial import reporter, runner
 
-from tarry import folder, ledger, web
-
-
-class Channel(web.Channel):
-    """One as Twisted's tests make it: without a site."""
-
-    def __init__(self):
-        super().__init__()
-        self.site = web.Site(None, web.Limits(), ledger.Ledger(0))
-
-
-def http():
-    from twisted.web.test import test_http
-
-    test_http.http.HTTPChannel = Channel
-    return test_http
+from tarry.script_directory import ScriptDirectory
 
 
 def static():
     from twisted.web.test import test_static
 
-    test_static.static.File = folder.Folder
+    test_static.static.File = ScriptDirectory
     return test_static
 
 
@@ -38,7 +23,7 @@ def main(group):
         """Only counts."""
 
     result = Quiet()
-    runner.TestLoader().loadModule({"http": http, "static": static}[group]()).run(result)
+    runner.TestLoader().loadModule({"static": static}[group]()).run(result)
     for case, _ in [*result.failures, *result.errors]:
         print(case.id().partition(".test.")[2])
     print(result.testsRun)
