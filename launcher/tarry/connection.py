@@ -7,7 +7,6 @@ the connection out of the books and ends the requests that were under way.
 
 from __future__ import annotations
 
-import time
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +14,8 @@ from twisted.internet import interfaces
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 
-from tarry.limits import NEVER, Refused
+from tarry.errors import Refused
+from tarry.limits import NEVER
 from tarry.origins import is_loopback
 from tarry.producers import PullProducer
 from tarry.request import Request, peer_name
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from tarry.site import Site
 
-monotonic = time.monotonic
+MAX_AHEAD = 16_384  # bytes read behind a request that is being answered, to notice a disconnect
 
 
 class Connection(Protocol):
@@ -40,6 +40,7 @@ class Connection(Protocol):
     def __init__(self, site: Site) -> None:
         self.factory = self.site = site
         self.queue: deque[Request | Refused] = deque()  # in order of arrival
+        self.receiving: Request | None = None  # the last: its headers are in, its body is not
         self.answering: Request | None = None  # the first of the queue, once it is rendered
         self.refusing = False  # nothing more is read from it
         self._ahead: list[bytes] = []  # received, but not parsed yet
@@ -94,13 +95,14 @@ class Connection(Protocol):
         self.transport.loseConnection()
 
     def abortConnection(self) -> None:
-        (self.transport or self.socket).abortConnection()  # a script may have taken the transport
+        (self.transport or self.socket).abortConnection()  # type: ignore[union-attr]  # one is there
 
     # Writing.
 
     def writeHeaders(self, version: bytes, code: bytes, reason: bytes, headers: Headers) -> None:
         """Send a status line and headers, together with what is written next."""
-        if not self.persistent or self.site.draining:
+        early = self.answering is not None and not self.answering.complete
+        if not self.persistent or self.site.draining or early:
             headers.setRawHeaders(b"Connection", [b"close"])
         lines = [b"%b %b %b\r\n" % (version, code, reason)]
         for name, values in headers.getAllRawHeaders():
@@ -154,6 +156,28 @@ class Connection(Protocol):
         self._full = full
         if self.answering is not None:
             self.answering.entry.stalled = full
+
+    def pause_reading(self) -> None:
+        if not self._paused:
+            self._paused = True
+            self.transport.pauseProducing()
+
+    def resume_reading(self) -> None:
+        if self._paused and self._ahead_bytes <= MAX_AHEAD:
+            self._paused = False
+            if not self._full or self.receiving is not None:
+                self.transport.resumeProducing()
+
+    # What the site asks of every connection, besides `overdue` and `loseConnection`.
+
+    def busy(self) -> bool:
+        """Whether a request is being received or answered."""
+        return bool(self.queue) and not self.refusing
+
+    def look(self) -> None:
+        """Notice a client that is gone, while nothing is read from it."""
+        if self._ahead_bytes > MAX_AHEAD and self.socket is not None and self.socket.client_gone():
+            self.transport.abortConnection()
 
     # Another protocol.
 

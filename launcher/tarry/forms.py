@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 from twisted.web import http
 
-from tarry.limits import MAX_FORM_PARAMETERS, Refused
+from tarry.errors import Refused
+from tarry.limits import MAX_FORM_PARAMETERS
 
 if TYPE_CHECKING:
     from tarry.request import Request

@@ -17,15 +17,16 @@ import httptools
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from tarry.connection import Connection
-from tarry.limits import LINGER, MAX_HEADERS, NEVER, Refused, whole_response
+from tarry.body import Body
+from tarry.connection import MAX_AHEAD, Connection
+from tarry.errors import Refused, whole_response
+from tarry.limits import LINGER, MAX_HEADERS, NEVER
 from tarry.request import Request
 from tarry.request_rules import check_headers, keeps_alive
 
 if TYPE_CHECKING:
     from tarry.site import Site
 
-MAX_AHEAD = 16_384  # bytes read behind a request that is being answered, to notice a disconnect
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 log = Logger()
 monotonic = time.monotonic
@@ -37,7 +38,6 @@ class HTTP1(Connection):
     def __init__(self, site: Site) -> None:
         super().__init__(site)
         self.parser = httptools.HttpRequestParser(self)
-        self.receiving: Request | None = None  # its headers are in, its body is not
         self._in_headers = False
         self._url, self._headers = b"", list[tuple[bytes, bytes]]()
         self._size = 0  # bytes of the headers so far, in complete fields
@@ -63,9 +63,8 @@ class HTTP1(Connection):
         if self.queue and self.receiving is None:
             self._ahead.append(data)
             self._ahead_bytes += len(data)
-            if self._ahead_bytes > MAX_AHEAD and not self._paused:
-                self._paused = True
-                self.transport.pauseProducing()
+            if self._ahead_bytes > MAX_AHEAD:
+                self.pause_reading()
             return
         self._parse(data)
         self._advance()
@@ -165,10 +164,14 @@ class HTTP1(Connection):
             self.receiving.handleContentChunk(body)
 
     def on_message_complete(self) -> None:
-        if not self._replay:
-            if self.receiving is not None:
-                self.receiving.complete = True
-            self.receiving = None
+        if self._replay:
+            return
+        if self.receiving is not None:
+            self.receiving.complete = True
+            if self.receiving.early_body is not None:
+                self.receiving.entry.in_body = False
+                self.receiving.early_body.end()
+        self.receiving = None
 
     def _grow(self, size: int) -> None:
         self._size += size
@@ -206,15 +209,18 @@ class HTTP1(Connection):
                     if isinstance(first, Refused):
                         self._answer_refused(first)
                         return
-                    if not first.complete:
-                        if first.expects_continue:
-                            first.expects_continue = False
-                            self.transport.write(CONTINUE)
+                    early = not first.complete and self.site.answers_early(first)
+                    if not (first.complete or early):
+                        self._send_continue()
                         return
                     self.answering, self.deadline = first, NEVER
                     if not keeps_alive(first.clientproto, first.fields(b"connection")):
                         self.persistent = False
-                    first.body_received()
+                    if early:
+                        first.early_body = Body(self._body_wanted, self.pause_reading)
+                        first.process()
+                    else:
+                        first.body_received()
                 elif self._ahead and not self.refusing:
                     data = b"".join(self._ahead)
                     self._ahead, self._ahead_bytes = [], 0
@@ -223,6 +229,15 @@ class HTTP1(Connection):
                     return
         finally:
             self._advancing = False
+
+    def _send_continue(self) -> None:
+        if self.receiving is not None and self.receiving.expects_continue:
+            self.receiving.expects_continue = False
+            self.transport.write(CONTINUE)
+
+    def _body_wanted(self) -> None:
+        self._send_continue()
+        self.resume_reading()
 
     def _answer_refused(self, refused: Refused) -> None:
         log.info(
@@ -233,7 +248,14 @@ class HTTP1(Connection):
         )
         self.transport.write(whole_response(refused))
         self.queue.clear()
+        self._close_slowly()
+
+    def _close_slowly(self) -> None:
+        """Close, but read on for a while, and drop what is read."""
         self.deadline = monotonic() + LINGER
+        if self._paused:
+            self._paused = False
+            self.transport.resumeProducing()
         # Closing while the client still sends would make the kernel drop what it has not read.
         self.transport.unregisterProducer()
         close = (
@@ -246,25 +268,21 @@ class HTTP1(Connection):
         self.write(b"")
         self.queue.popleft()
         self.answering = None
-        if not self.persistent or self.site.draining:
+        if request is self.receiving:  # answered early: what follows of its body is not read
+            self.receiving, self.refusing = None, True
+            self._close_slowly()
+        elif not self.persistent or self.site.draining:
             self.refusing = True
             self.loseConnection()
         else:
             limits = self.site.limits
             self._due(limits.header_seconds if self._in_headers else limits.idle_seconds)
             self._advance()
-            if self._paused and self._ahead_bytes <= MAX_AHEAD:
-                self._paused = False
-                if not self._full:
-                    self.transport.resumeProducing()
+            self.resume_reading()
         if self.socket is self.transport and self.socket is not None:
             self.socket.send_now()
 
     # What the site asks of every connection.
-
-    def busy(self) -> bool:
-        """Whether a request is being received or answered."""
-        return bool(self.queue) and not self.refusing
 
     def overdue(self) -> None:
         """End it: the deadline has passed."""
@@ -278,8 +296,3 @@ class HTTP1(Connection):
         else:
             self.refusing, self.deadline = True, monotonic() + LINGER
             self.loseConnection()
-
-    def look(self) -> None:
-        """Notice a client that is gone, while nothing is read from it."""
-        if self._ahead_bytes > MAX_AHEAD and self.socket is not None and self.socket.client_gone():
-            self.transport.abortConnection()

@@ -16,7 +16,7 @@ import ipaddress
 import re
 from collections.abc import Iterable
 
-from tarry.limits import Refused
+from tarry.errors import Refused
 
 HOST = re.compile(rb"(\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9._~-]{1,255})(?::[0-9]{1,5})?")
 SAFE_METHODS = (b"GET", b"HEAD", b"OPTIONS")

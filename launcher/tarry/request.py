@@ -23,12 +23,14 @@ from twisted.web import http, server
 from twisted.web.error import UnsupportedMethod
 from twisted.web.http_headers import Headers
 
+from tarry.body import Body
+from tarry.errors import Refused, error_line
 from tarry.forms import form_fields
 from tarry.ledger import REFUSED, Entry, without_credentials
-from tarry.limits import SPOOL_BYTES, Refused
+from tarry.limits import SPOOL_BYTES
 from tarry.origins import SAFE_METHODS
+from tarry.request_rules import check_target
 from tarry.response import Response
-from tarry.script_directory import plain
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -42,6 +44,7 @@ class Request(Response):
     """One request and its response, on any version of HTTP."""
 
     complete = False  # its body is in
+    early_body: Body | None = None  # as it arrives, for a resource with `early = True`
     expects_continue = False  # the client sends the body when it is told to
     raw_headers: list[tuple[bytes, bytes]] = []  # noqa: RUF012  # as they came
     _on_disk = False  # the body
@@ -87,6 +90,15 @@ class Request(Response):
         return [value for key, value in self.raw_headers if key.lower() == name]
 
     @property
+    def body(self) -> Body:
+        """The body, piece by piece: as it arrives for a resource with `early = True`, else at once."""
+        if self.early_body is None:
+            self.early_body = Body()
+            self.early_body.received(self.content.read())
+            self.early_body.end()
+        return self.early_body
+
+    @property
     def note(self) -> str:
         """What the script has to say of this request, in the ledger at once, cut to MAX_NOTE."""
         return self.entry.note
@@ -129,10 +141,8 @@ class Request(Response):
         self.site.ledger.open(entry)
 
     def gotLength(self, length: int | None) -> None:
-        """Make what holds the body: in memory as long as it is short."""
+        """Make what holds the body: in memory until it has over SPOOL_BYTES."""
         self.content = BytesIO()
-        if length is not None and length > SPOOL_BYTES:
-            self._spool()
 
     def _spool(self) -> None:
         """Hold the body in a file, which counts as a connection does: both take a descriptor."""
@@ -143,15 +153,21 @@ class Request(Response):
 
     def handleContentChunk(self, data: bytes) -> None:
         """Keep a piece of the body. Raises Refused if it grows too long."""
-        size, most = self.content.tell() + len(data), self.site.limits.body_bytes
+        size, most = self.entry.received + len(data), self.site.limits.body_bytes
         self.entry.received = size
         if size > most:
             raise Refused(413, f"the body has over {most} bytes")
+        if self.early_body is not None:
+            self.early_body.received(data)
+            return
         if size > SPOOL_BYTES and not self._on_disk:
             self._spool()
         self.content.write(data)
 
     def close_content(self) -> None:
+        """Let go of the request's body."""
+        if self.early_body is not None:
+            self.early_body.end()
         if self.content is not None:
             self.content.close()
             if self._on_disk:
@@ -163,7 +179,12 @@ class Request(Response):
         body = self.content
         self.headers_received(command, path, version, 0)
         self.content = body
-        self.body_received()
+        try:
+            check_target(command, path)
+        except Refused as refused:
+            self.refuse(refused)
+        else:
+            self.body_received()
 
     def body_received(self) -> None:
         """Have it answered: the body is in."""
@@ -216,7 +237,7 @@ class Request(Response):
         for name, value in refused.headers:
             self.setHeader(name, value)
         self._outcome = REFUSED
-        plain(self, refused.code, refused.line)
+        error_line(self, refused.code, refused.line)
 
     def refused_unread(self, refused: Refused) -> None:
         """Note that it is refused before it was read; the connection tells the client."""
@@ -263,7 +284,7 @@ class Request(Response):
         self.setHeader(b"Allow", names)
         known = self.method in server.supportedMethods
         method = ascii(self.method.decode("latin-1")[:40])
-        plain(self, 405 if known else 501, f"method {method} is not allowed here: use {names}")
+        error_line(self, 405 if known else 501, f"method {method} is not allowed here: use {names}")
 
 
 def peer_name(peer: Any) -> str:

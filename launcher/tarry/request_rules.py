@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tarry.limits import Refused
+from tarry.errors import Refused
 
 Fields = list[tuple[bytes, bytes]]
 
@@ -24,12 +24,7 @@ def check_headers(
     """
     if version not in ("1.1", "1.0"):
         raise Refused(505, f"HTTP/{version} is not supported here: use HTTP/1.1")
-    if method == b"CONNECT":
-        raise Refused(501, "CONNECT is not supported: this server is no proxy")
-    if not (target.startswith(b"/") or b"://" in target or (target, method) == (b"*", b"OPTIONS")):
-        raise Refused(
-            400, f"invalid request target {target[:80].decode('latin-1')!a}: start it with /"
-        )
+    check_target(method, target)
     hosts, length = 0, 0
     chunked = False
     for name, value in headers:
@@ -48,3 +43,13 @@ def check_headers(
     if hosts > 1 or (not hosts and version == "1.1"):
         raise Refused(400, f"the request has {hosts or 'no'} Host headers: send one")
     return None if chunked else length
+
+
+def check_target(method: bytes, target: bytes) -> None:
+    """Raise Refused for a target that is neither a path, nor a URL, nor the * of OPTIONS."""
+    if method == b"CONNECT":
+        raise Refused(501, "CONNECT is not supported: this server is no proxy")
+    url = target.partition(b"?")[0].partition(b"://")[1]
+    if not (target.startswith(b"/") or url or (target, method) == (b"*", b"OPTIONS")):
+        shown = target[:80].decode("latin-1")
+        raise Refused(400, f"invalid request target {shown!a}: start it with /")

@@ -21,9 +21,9 @@ from twisted.python.failure import Failure
 from twisted.web import http, server
 from twisted.web.http_headers import Headers
 
+from tarry.errors import error_line, phrase
 from tarry.ledger import ABORTED, FAILED, FINISHED, LEFT, Entry
-from tarry.limits import phrase
-from tarry.script_directory import place, plain
+from tarry.script_loader import place
 
 # The module twisted.web.http looks up its attributes slowly, as some of them are deprecated.
 NO_BODY_CODES, to_http_date, VERSION = http.NO_BODY_CODES, http.datetimeToString, server.version
@@ -225,7 +225,7 @@ class Response(server.Request):
             abort(self)
         else:
             self._forget_response()
-            plain(self, 500, "the script failed: the server's log says why")
+            error_line(self, 500, "the script failed: the server's log says why")
         self._closed = True
 
     def connectionLost(self, reason: Failure, how: str = "") -> None:

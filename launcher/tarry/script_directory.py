@@ -1,33 +1,22 @@
 """A folder of `.rpy` scripts and static files, as Twisted's `File`, made fast and safe.
 
-Twisted's contract for scripts stays. One that calls neither `cache()` nor `recache()` is executed for
-every request, but from code that is compiled once per version of the file. One that calls either has
-declared its resource reusable: it is loaded once and kept until the file changes. A file's version is
-its time of modification, its size and its inode, asked for at each request: so the first request after
-an edit has the new script, however the editor wrote it, and requests in flight end on the old one.
-
-What is never shown is the source of anything: see `hidden`.
+What is never shown is the source of anything: see `hidden`. How scripts are loaded: see script_loader.
 """
 
 from __future__ import annotations
 
 import os
 import stat
-from types import CodeType
 from typing import Any
+from urllib.parse import unquote_to_bytes
 
-from twisted.logger import Logger
-from twisted.python.failure import Failure
 from twisted.python.filepath import InsecurePath
-from twisted.web import resource, static
+from twisted.web import static
 from twisted.web.iweb import IRequest
 from twisted.web.script import ResourceScript
-from twisted.web.server import NOT_DONE_YET
-from zope.interface import implementer
 
-log = Logger()
-
-Version = tuple[int, int, int, int]
+from tarry.errors import error_line
+from tarry.script_loader import Scripts, Version, version_of
 
 # What would be shown as text, or run though it is no .rpy, if Twisted's File had its way.
 SOURCES = {".py", ".pyc", ".pyo", ".pyw", ".pyi", ".epy", ".cgi", ".swp", ".swo", ".swn", ".swx"}
@@ -44,155 +33,6 @@ def hidden(name: str) -> bool:
         or os.path.splitext(lower)[1] in SOURCES
         or (".rpy" in lower and not name.endswith(".rpy"))
     )
-
-
-def plain(request: Any, code: int, line: str) -> int:
-    """Answer *request* with one line of plain text."""
-    request.setResponseCode(code)
-    request.setHeader(b"Content-Type", b"text/plain; charset=utf-8")
-    request.setHeader(b"Cache-Control", b"no-store")
-    request.setHeader(b"X-Content-Type-Options", b"nosniff")
-    body = f"{line}\n".encode()
-    request.setHeader(b"Content-Length", b"%d" % len(body))
-    request.write(body)
-    request.finish()
-    return NOT_DONE_YET
-
-
-class ScriptError(Exception):
-    """Why a script cannot serve: one line, that names the file and the line in it."""
-
-
-@implementer(resource.IResource)
-class Broken:
-    """Stands in for a script that cannot be loaded, and says why."""
-
-    isLeaf = True
-    server = None
-
-    def __init__(self, line: str, failure: Failure | None) -> None:
-        self.line, self.failure = line, failure
-
-    def getChildWithDefault(self, name: bytes, request: IRequest) -> Broken:
-        return self
-
-    def putChild(self, path: bytes, child: resource.IResource) -> None:
-        raise NotImplementedError("a broken script has no children")
-
-    def render(self, request: Any) -> int:
-        request.fault = self.line  # for the ledger
-        if request.site.displayTracebacks and self.failure is not None:
-            request.processingFailed(self.failure)
-            return NOT_DONE_YET
-        return plain(request, 500, self.line)
-
-
-class Scripts:
-    """The scripts of a site: their code, and the resources of those that may be kept."""
-
-    def __init__(self, registry: static.Registry, reactor: Any = None) -> None:
-        if reactor is None:
-            from twisted.internet import reactor
-        self.registry, self.reactor = registry, reactor
-        self._looked: dict[str, Version | None] = {}  # in this turn
-        self._code: dict[str, tuple[Version, CodeType]] = {}
-        self._kept: dict[str, tuple[Version, Any]] = {}
-        self._told: dict[str, Version] = {}  # versions whose fault has been logged
-
-    def look(self, path: str) -> Version | None:
-        """The version of the file now; None if there is none. Looked up once in a reactor's turn.
-
-        That is enough: what is read in this turn had arrived when it began, so an edit that a client
-        made before it sent its request is one that a look in the turn sees.
-        """
-        if path in self._looked:
-            return self._looked[path]
-        try:
-            version = version_of(os.stat(path))
-        except OSError:
-            version = None
-        self._looked[path] = version
-        if len(self._looked) == 1:
-            self.reactor.callLater(0, self._looked.clear)
-        return version
-
-    def resource(self, path: str, version: Version) -> Any:
-        """The resource of the script at *path*, whose file is now at *version*."""
-        kept = self._kept.get(path)
-        if kept is not None and kept[0] == version:
-            return kept[1]
-        failure = None
-        try:
-            return self._load(path, version)
-        except ScriptError as wrong:
-            line = str(wrong)
-        except SyntaxError as wrong:
-            failure = Failure()
-            line = f"{path}:{wrong.lineno or 1}: {wrong.msg}"
-        except FileNotFoundError:
-            return None
-        except Exception as wrong:
-            failure = Failure()
-            where = place(wrong, path)
-            where = f"{path}:1" if where == path else where  # nothing of it ran
-            line = f"{where}: {type(wrong).__name__}: {wrong}".splitlines()[0]
-        if self._told.get(path) != version:
-            self._told[path] = version
-            if failure is None:
-                log.error("{line}", line=line)
-            else:
-                log.failure("{line}", failure=failure, line=line)
-        return Broken(f"{os.path.basename(line)}", failure)
-
-    def _load(self, path: str, version: Version) -> Any:
-        code = self._code.get(path)
-        if code is None or code[0] != version:
-            with open(path, "rb") as file:
-                version = version_of(os.fstat(file.fileno()))
-                code = (version, compile(file.read(), path, "exec", dont_inherit=True))
-            self._code[path] = code
-            self._kept.pop(path, None)
-        reusable = False
-
-        def reuse() -> None:
-            nonlocal reusable
-            reusable = True
-
-        scope = {
-            "__file__": path,
-            "resource": None,
-            "registry": self.registry,
-            "cache": reuse,
-            "recache": reuse,
-        }
-        exec(code[1], scope, scope)  # noqa: S102  # this is what an .rpy is for
-        made = scope["resource"]
-        if made is None:
-            raise ScriptError(f"{path}:1: no resource: let the script end with 'resource = …'")
-        if not resource.IResource.providedBy(made):
-            raise ScriptError(
-                f"{path}:1: resource is a {type(made).__name__}: it must be a Resource"
-            )
-        if reusable:
-            self._kept[path] = (code[0], made)
-            self.registry.cachePath(path, made)
-        return made
-
-
-def place(wrong: BaseException, path: str) -> str:
-    """path:line where *wrong* was raised: the innermost line of *path*, or of any script."""
-    found, trace = "", wrong.__traceback__
-    while trace is not None:
-        name = trace.tb_frame.f_code.co_filename
-        if name == path or (not path and name.endswith(".rpy")):
-            found = f"{name}:{trace.tb_lineno}"
-        trace = trace.tb_next
-    return found or path
-
-
-def version_of(status: os.stat_result) -> Version:
-    """What changes when a file is edited, also when an editor puts a new file in its place."""
-    return (status.st_mtime_ns, status.st_size, status.st_ino, status.st_dev)
 
 
 class ScriptDirectory(static.File):
@@ -241,10 +81,22 @@ class ScriptDirectory(static.File):
         asked = request.getHeader(b"range") or b""
         if asked.count(b",") >= MAX_RANGES:
             request.setHeader(b"Content-Range", b"bytes */%d" % self.getsize())
-            return plain(request, 416, f"over {MAX_RANGES} ranges: ask for fewer")
+            return error_line(request, 416, f"over {MAX_RANGES} ranges: ask for fewer")
         return super().render_GET(request)
 
     render_HEAD = render_GET
+
+    def answers_early(self, path: bytes) -> bool:
+        """Return whether *path*, of a URL, is that of a script that answers before the body is in."""
+        folder: Any = self
+        for name in map(unquote_to_bytes, path[1:].split(b"/")):
+            known = folder.safe.get((folder.path, name))
+            if known is None and isinstance(found := folder.getChild(name, None), ScriptDirectory):
+                folder = found
+                continue
+            known = folder.safe.get((folder.path, name))
+            return known is not None and self.scripts.answers_early(*known)
+        return False
 
     def _by_other_name(self, path: bytes, request: IRequest) -> Any:
         """A file that --ignore-ext finds under another name; what it finds is checked like any."""

@@ -16,11 +16,13 @@ from twisted.internet.task import LoopingCall
 from twisted.web import http, server
 from twisted.web.resource import getChildForRequest
 
+from tarry.errors import Refused, whole_response
 from tarry.http1 import HTTP1
 from tarry.ledger import Ledger
-from tarry.limits import Limits, Refused, whole_response
+from tarry.limits import Limits
 from tarry.origins import Origins
 from tarry.request import Request
+from tarry.script_directory import ScriptDirectory
 
 if TYPE_CHECKING:
     from tarry.access_log import AccessLog
@@ -72,6 +74,12 @@ class Site(server.Site):
     def getResourceFor(self, request: Any) -> Any:
         request.sitepath = list(request.prepath)
         return getChildForRequest(self.resource, request)
+
+    def answers_early(self, request: Any) -> bool:
+        """Return whether *request* is for a script that answers before the body is in."""
+        return isinstance(self.resource, ScriptDirectory) and self.resource.answers_early(
+            request.path
+        )
 
     def date(self) -> bytes:
         """Return the value of a Date header, which is made once a second."""

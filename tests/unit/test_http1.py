@@ -198,6 +198,8 @@ CORPUS = [
     ("two Hosts", LINE + HOST + HOST + END, [400], [OK]),
     ("a Host of another site", LINE + b"Host: evil.example\r\n\r\n", [421], [OK]),
     ("a target without a slash", b"GET a HTTP/1.1\r\n" + HOST + END, [400], [b"GET a note=- body=;"]),
+    ("a target with a URL in its query", b"GET plain.txt?u=http://h/echo HTTP/1.1\r\n" + HOST + END, [400], [b"GET plain.txt?u=http://h/echo note=- body=;"]),
+    ("a target without a slash, again", b"GET Xecho.rpy HTTP/1.1\r\n" + HOST + END, [400], [b"GET Xecho.rpy note=- body=;"]),
     ("a target with a space", b"GET /a b HTTP/1.1\r\n" + HOST + END, [400], [400]),
     ("a method that is none", b"BREW /a HTTP/1.1\r\n" + HOST + END, [501], [b"BREW /a note=- body=;"]),
     ("CONNECT", b"CONNECT localhost:80 HTTP/1.1\r\n" + HOST + END, [501], [b"CONNECT localhost:80 note=- body=;"]),

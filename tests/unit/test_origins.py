@@ -2,7 +2,7 @@
 
 import pytest
 
-from tarry.limits import Refused
+from tarry.errors import Refused
 from tarry.origins import Origins, is_loopback
 
 from .test_http1 import Wire

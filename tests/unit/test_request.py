@@ -2,6 +2,7 @@
 
 import pytest
 from twisted.internet.address import IPv4Address
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.error import ConnectionDone
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
@@ -115,7 +116,7 @@ def test_a_short_body_of_unknown_length_is_in_memory():
 
 def test_bodies_on_disk_count_as_connections_do():
     wire = Wire(args, Limits(connections=2))
-    wire.send("POST /", "Content-Length: 200000", body=b"x")
+    wire.send("POST /", "Content-Length: 200000", body=b"x" * 150_000)
     assert wire.site.buildProtocol(None).__class__.__name__ == "TooMany"
     wire.leave()
     assert wire.site.buildProtocol(None).__class__.__name__ == "HTTP1"
@@ -213,3 +214,86 @@ def test_every_method_that_is_not_allowed_gets_one_plain_line():
     assert sent.startswith(b"HTTP/1.1 405 ")
     assert b"\r\nAllow: " in sent
     assert b"text/plain" in sent
+
+
+# A resource with `early = True` is rendered when the headers are in.
+
+
+class Early:
+    """Renders early, with a body that a test can watch being taken."""
+
+    def __init__(self, monkeypatch, *headers, answer_at_once=False):
+        self.taken, self.answer_at_once = [], answer_at_once
+        self.wire = Wire(self.render)
+        monkeypatch.setattr(self.wire.site, "answers_early", lambda request: True)
+        self.wire.send("POST /", *headers)
+
+    def render(self, request):
+        self.request = request
+        if self.answer_at_once:
+            request.setResponseCode(413)
+            return b"too much"
+        self.reading = Deferred.fromCoroutine(self.read(request))
+        return NOT_DONE_YET
+
+    async def read(self, request):
+        async for piece in request.body:
+            self.taken.append(piece)
+            await self.ready
+        request.write(b"%d" % len(b"".join(self.taken)))
+        request.finish()
+
+    ready = succeed(None)
+
+
+def test_an_early_resource_takes_the_body_as_it_arrives(monkeypatch):
+    early = Early(monkeypatch, "Content-Length: 6")
+    early.wire.channel.dataReceived(b"abc")
+    assert early.taken == [b"abc"]
+    assert early.wire.entry.as_dict()["in_body"]
+    early.wire.channel.dataReceived(b"def")
+    assert body_of(early.wire.transport.value()).endswith(b"\r\n6\r\n0\r\n\r\n")
+    assert (early.wire.entry.outcome, early.wire.entry.received) == ("finished", 6)
+    early.wire.transport.clear()
+    early.wire.send("POST /", "Content-Length: 1", body=b"x")  # the connection goes on
+    assert early.wire.transport.value().startswith(b"HTTP/1.1 200 ")
+
+
+def test_what_an_early_resource_does_not_take_is_not_read(monkeypatch):
+    early = Early(monkeypatch, "Content-Length: 300000")
+    early.ready = Deferred()
+    for _ in range(3):
+        early.wire.channel.dataReceived(b"x" * 40_000)
+    assert len(early.taken) == 1
+    assert early.wire.transport.producerState == "paused"
+    early.ready.callback(None)
+    assert len(early.taken) == 3
+    assert early.wire.transport.producerState == "producing"
+
+
+def test_continue_is_sent_when_the_body_is_first_asked_for(monkeypatch):
+    early = Early(monkeypatch, "Content-Length: 3", "Expect: 100-continue", answer_at_once=True)
+    sent = early.wire.transport.value()
+    assert sent.startswith(b"HTTP/1.1 413 ")
+    assert b"Connection: close\r\n" in sent
+    early = Early(monkeypatch, "Content-Length: 3", "Expect: 100-continue")
+    assert early.wire.transport.value() == b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
+def test_an_answer_in_mid_upload_ends_the_connection_and_no_more_is_taken_for_a_request(
+    monkeypatch,
+):
+    early = Early(monkeypatch, "Content-Length: 100", answer_at_once=True)
+    early.wire.channel.dataReceived(b"GET /smuggled HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    assert early.wire.transport.disconnecting
+    assert early.wire.site.ledger.requests == 1
+
+
+def test_a_client_that_leaves_in_mid_upload_ends_the_body(monkeypatch):
+    early = Early(monkeypatch, "Content-Length: 100")
+    early.wire.channel.dataReceived(b"abc")
+    early.request.notifyFinish().addErrback(lambda reason: early.reading.cancel())
+    early.reading.addErrback(lambda failure: None)
+    early.wire.leave()
+    assert early.reading.called
+    assert early.wire.entry.outcome == "left"

@@ -7,7 +7,7 @@ from treq.testing import StubTreq
 from twisted.web.script import ResourceScript
 from twisted.web.static import Data
 
-from tarry import script_directory as module
+from tarry import script_loader as module
 from tarry.script_directory import ScriptDirectory
 
 KINDS = {"kept": "recache()", "cached": "cache()", "run each time": ""}
