@@ -66,7 +66,9 @@ class HTTP1(Connection):
             if self._ahead_bytes > MAX_AHEAD:
                 self.pause_reading()
             return
+        self._advancing = True  # a script that reads early runs within _parse: it may finish there
         self._parse(data)
+        self._advancing = False
         self._advance()
 
     def _parse(self, data: bytes) -> None:
@@ -164,14 +166,12 @@ class HTTP1(Connection):
             self.receiving.handleContentChunk(body)
 
     def on_message_complete(self) -> None:
-        if self._replay:
-            return
-        if self.receiving is not None:
-            self.receiving.complete = True
-            if self.receiving.early_body is not None:
-                self.receiving.entry.in_body = False
-                self.receiving.early_body.end()
-        self.receiving = None
+        request, self.receiving = self.receiving, self.receiving if self._replay else None
+        if request is not None and not self._replay:
+            request.complete = True
+            if request.early_body is not None:
+                request.entry.in_body = False
+                request.early_body.end()
 
     def _grow(self, size: int) -> None:
         self._size += size
