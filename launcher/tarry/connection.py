@@ -20,6 +20,7 @@ from tarry.origins import is_loopback
 from tarry.producers import PullProducer
 from tarry.request import Request, peer_name
 from tarry.sockets import socket_below
+from tarry.websockets import Watched
 
 if TYPE_CHECKING:
     from twisted.web.http_headers import Headers
@@ -46,6 +47,7 @@ class Connection(Protocol):
         self._ahead: list[bytes] = []  # received, but not parsed yet
         self._ahead_bytes = 0
         self._paused = False  # nothing is read, because enough is read ahead
+        self._own = 0  # bytes of responses that were written
         self._held = b""  # headers of the response that wait for its first byte
         self._producer: Any = None  # of the response
         self._full = False  # the client does not read what there is to send
@@ -115,7 +117,13 @@ class Connection(Protocol):
         if self._held:
             data, self._held = self._held + data, b""
         if data:
+            self._own += len(data)
             self.transport.write(data)
+
+    def raw_bytes(self) -> int:
+        """Return how many bytes scripts wrote to the socket itself, past the response."""
+        plain = self.socket is not None and self.transport in (self.socket, None)
+        return self.socket.written - self._own if plain else 0  # type: ignore[union-attr]
 
     def writeSequence(self, pieces: Any) -> None:
         self.write(b"".join(pieces))
@@ -185,10 +193,11 @@ class Connection(Protocol):
         """Give the connection to *protocol*. Twisted's WebSocketResource calls this."""
         if self.answering is None:
             raise RuntimeError("no request is being answered that could be upgraded")
-        self.answering.upgraded()
+        watched = Watched(self.transport, protocol, self.answering.entry)
+        self.answering.upgraded(watched)
         self.refusing, self.deadline = True, NEVER
         self.transport.unregisterProducer()
-        self.dataReceived = protocol.dataReceived  # type: ignore[method-assign]
+        self.dataReceived = watched.dataReceived  # type: ignore[method-assign]
 
         def lost(reason: Failure) -> None:
             try:
@@ -197,7 +206,7 @@ class Connection(Protocol):
                 Connection.connectionLost(self, reason)
 
         self.connectionLost = lost  # type: ignore[method-assign, assignment]
-        protocol.makeConnection(self.transport)
+        protocol.makeConnection(watched)
         ahead, self._ahead = b"".join(self._ahead), []
         if ahead:
-            protocol.dataReceived(ahead)
+            watched.dataReceived(ahead)

@@ -233,7 +233,7 @@ class HTTP1(Connection):
     def _send_continue(self) -> None:
         if self.receiving is not None and self.receiving.expects_continue:
             self.receiving.expects_continue = False
-            self.transport.write(CONTINUE)
+            self.write(CONTINUE)
 
     def _body_wanted(self) -> None:
         self._send_continue()
@@ -246,7 +246,7 @@ class HTTP1(Connection):
             code=refused.code,
             line=refused.line,
         )
-        self.transport.write(whole_response(refused))
+        self.write(whole_response(refused))
         self.queue.clear()
         self._close_slowly()
 

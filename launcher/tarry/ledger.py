@@ -41,8 +41,8 @@ class Entry:
 
     __slots__ = (
         "arrived", "began", "bytes", "detail", "ended", "first", "id", "in_body", "key", "last",
-        "method", "note", "outcome", "path", "peer", "protocol", "query", "received", "size", "stalled",
-        "status", "uncounted", "writes",
+        "messages", "method", "note", "outcome", "path", "peer", "protocol", "query", "received",
+        "size", "stalled", "status", "uncounted", "writes",
     )  # fmt: skip
 
     def __init__(self, began: float, arrived: float) -> None:
@@ -51,6 +51,7 @@ class Entry:
         self.key = self.query = self.peer = self.detail = self.note = ""
         self.method = self.path = self.protocol = b""
         self.status = self.bytes = self.uncounted = self.size = self.received = 0
+        self.messages: list[int] | None = None  # received and sent, of a WebSocket
         self.in_body = False  # the request's body is not complete
         self.first = self.last = self.ended = 0.0  # monotonic; 0: not yet
         self.writes: array[float] | None = None  # time, size, time, size …
@@ -98,6 +99,9 @@ class Entry:
             "end": after(self.ended),
             "received": self.received,
             "in_body": self.in_body,
+            "messages": dict(zip(("received", "sent"), self.messages, strict=True))
+            if self.messages
+            else None,
             "status": self.status or None,
             "bytes": self.bytes,
             "writes": [

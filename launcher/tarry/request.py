@@ -196,6 +196,8 @@ class Request(Response):
 
     def process(self) -> None:
         site = self.site
+        if hasattr(self.channel, "raw_bytes"):
+            self.raw_before = self.channel.raw_bytes()
         try:
             self._check()
             if self.path == b"*":

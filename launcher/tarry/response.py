@@ -24,6 +24,7 @@ from twisted.web.http_headers import Headers
 from tarry.errors import error_line, phrase
 from tarry.ledger import ABORTED, FAILED, FINISHED, LEFT, Entry
 from tarry.script_loader import place
+from tarry.websockets import Watched
 
 # The module twisted.web.http looks up its attributes slowly, as some of them are deprecated.
 NO_BODY_CODES, to_http_date, VERSION = http.NO_BODY_CODES, http.datetimeToString, server.version
@@ -43,8 +44,9 @@ class Response(server.Request):
     fault = ""  # what went wrong in the script, once something has
     declared: int | None = None  # Content-Length of the response
     _outcome = FINISHED  # once it is finished without a fault
+    raw_before = 0  # bytes that scripts had written to the socket itself before this
     _closed = False  # nothing more is sent, whatever the script does
-    _upgraded = False  # to a protocol that has an end of its own
+    _websocket: Watched | None = None  # what the connection has become
     _body_allowed = True
     _for_head = False  # GET is rendered in place of HEAD
 
@@ -178,9 +180,9 @@ class Response(server.Request):
 
     # How it ends.
 
-    def upgraded(self) -> None:
+    def upgraded(self, websocket: Watched) -> None:
         """The connection speaks another protocol from now on."""
-        self.code, self.startedWriting, self._upgraded = 101, 1, True
+        self.code, self.startedWriting, self._websocket = 101, 1, websocket
         self.entry.status = 101
 
     def close_content(self) -> None:
@@ -189,6 +191,8 @@ class Response(server.Request):
 
     def _end(self, outcome: str, detail: str) -> None:
         entry, site = self.entry, self.site
+        if self._websocket is None and hasattr(self.channel, "raw_bytes"):
+            entry.bytes += self.channel.raw_bytes() - self.raw_before
         site.ledger.close(entry, outcome, detail, monotonic())
         if site.access_log is not None:
             site.access_log.write(self, entry)
@@ -232,8 +236,9 @@ class Response(server.Request):
         """The connection is gone, as *reason* says; *how* is FIN or RST if the client closed it."""
         if not self.finished:
             closing = getattr(self.transport, "disconnecting", False)
-            if self._upgraded and closing and not reason.check(ConnectionAborted):
-                self._end(FINISHED, "")
+            if self._websocket is not None and self._websocket.closed_by:
+                by_client = self._websocket.closed_by == "client"
+                self._end(LEFT if by_client else FINISHED, f"close {self._websocket.code}")
             elif closing or reason.check(ConnectionAborted):
                 self._end(ABORTED, self.entry.detail)
             else:

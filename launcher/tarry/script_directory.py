@@ -28,7 +28,7 @@ def hidden(name: str) -> bool:
     """Whether a file of this *name* is never served: dotfiles, sources, leftovers of editors."""
     lower = name.lower()
     return (
-        name.startswith(".")
+        (name.startswith(".") and name != ".well-known")
         or name.endswith("~")
         or os.path.splitext(lower)[1] in SOURCES
         or (".rpy" in lower and not name.endswith(".rpy"))

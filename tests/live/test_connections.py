@@ -134,7 +134,7 @@ def test_a_unix_socket_serves_and_its_ends_are_seen(tmp_path):
         close = "Connection: close"
         assert b"200 OK" in talk(get("delayed.rpy?delay=0", close))[0]
         talk(get("delayed.rpy?delay=600&key=u"), lambda client: None)
-        answer, _ = talk(b"GET /ledger.rpy?await=left&key=u HTTP/1.0\r\n\r\n")
+        answer, _ = talk(b"GET /ledger.rpy?until=left&key=u HTTP/1.0\r\n\r\n")
         assert json.loads(answer.partition(b"\r\n\r\n")[2])["detail"] == "FIN"
     finally:
         assert server.stop() == 0
@@ -150,8 +150,36 @@ def test_how_a_tls_client_left_is_what_the_socket_said():
             raw = socket.create_connection(("127.0.0.1", server.port))
             with context.wrap_socket(raw, server_hostname="localhost") as client:
                 client.sendall(get(f"delayed.rpy?delay=600&key=k{number}"))
-            ledger = f"https://127.0.0.1:{server.port}/ledger.rpy?await=left&key=k{number}"
+            ledger = f"https://127.0.0.1:{server.port}/ledger.rpy?until=left&key=k{number}"
             with urlopen(ledger, context=context) as answer:
                 assert json.load(answer)["detail"] == "FIN"  # it sent no close_notify
     finally:
         server.stop()
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_websocket_has_its_messages_and_who_closed_it_in_the_ledger(site):
+    handshake = get(
+        "websocket.rpy?key=ws", "Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13",
+        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+    )  # fmt: skip
+    with connect(site, handshake + b"\x81\x85\0\0\0\0early\x88\x82\0\0\0\0\x03\xe8") as client:
+        got, _ = rest(client)
+    assert b"early" in got
+    entry = json.loads((await ask(site.url("ledger.rpy?until=left&key=ws"))).body)
+    assert entry["detail"] == "close 1000"
+    assert entry["messages"] == {"received": 1, "sent": got.count(b"early")}
+    assert (entry["bytes"], entry["received"]) == (len(got), 19)
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_a_script_writes_to_the_socket_itself_is_counted(site):
+    with connect(site, get("takesover.rpy?key=raw")) as client:
+        got = b""
+        while b"\r\n\r\n" not in got:
+            got += more(client)
+        client.sendall(b"hello")
+        while not got.endswith(b"HELLO"):
+            got += more(client)
+    entry = json.loads((await ask(site.url("ledger.rpy?until=left&key=raw"))).body)
+    assert entry["bytes"] == len(got)

@@ -42,7 +42,7 @@ def test_an_entry_as_it_is_shown():
     assert made.as_dict() == {
         "id": 1, "key": "a", "method": "GET", "path": "/x", "query": "q=1", "protocol": "HTTP/1.1",
         "peer": "1.2.3.4:5", "arrived": 1_700_000_000.0, "first_byte": 500.0, "last_byte": 1250.0,
-        "end": 1500.0, "received": 0, "in_body": False, "status": 200, "bytes": 30, "writes": [[500.0, 10], [1250.0, 20]],
+        "end": 1500.0, "received": 0, "in_body": False, "messages": None, "status": 200, "bytes": 30, "writes": [[500.0, 10], [1250.0, 20]],
         "writes_not_kept": 0, "outcome": "finished", "detail": "", "note": "", "not_reading": False,
     }  # fmt: skip
 
