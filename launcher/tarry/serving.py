@@ -48,8 +48,9 @@ def serve(arguments: list[str]) -> None:
             f"cannot listen on {taken.interface or '*'}:{taken.port} ({reason}): "
             "give another with --port; 0 takes a free one"
         ) from None
-    except OSError as wrong:
-        raise click.ClickException(f"cannot write {wrong.filename}: {wrong.strerror}") from None
+    except OSError as error:
+        where = error.filename2 or error.filename
+        raise click.ClickException(f"cannot write or listen on {where}: {error.strerror}") from None
     if WorkerConfig.given() is None:
         _announce(options, service)
     terminal.open = True
