@@ -70,9 +70,9 @@ class Subprocess(Resource):
             self.spawn(child, sys.executable, command)
             try:
                 end = await child.ended
-            except CancelledError:  # the client disconnected
+            except CancelledError as error:  # the client disconnected
                 await child.stop(self.clock)  # a cancelled coroutine may go on awaiting
-                raise
+                raise error  # before Twisted 24.11, a bare "raise" may raise another one here
         last = {"exit": end.exitCode, "signal": end.signal, "took": round(self.now() - began, 3)}
         request.write(json.dumps(last).encode() + b"\n")
         request.unregisterProducer()
