@@ -18,9 +18,9 @@ Answer: 200 application/json: the seconds the request "waited" for one of 8 thre
     With "show": how many functions are "running" and how many requests "waiting". HEAD waits too.
 Errors: 400 with one line that says which parameter is wrong. 503 with Retry-After if 1000 requests
     are waiting for a thread.
-Client leaves: it is logged. A request that waits for a thread is dropped. A function that runs is
-    told, and returns within 0.05 s; a stubborn one keeps its thread for its whole duration, which
-    also holds up a server that is asked to stop.
+Client leaves: the disconnect is logged. A request that waits for a thread leaves the queue. A
+    running function sees it and returns within 0.05 s. A stubborn one keeps its thread for its
+    whole duration, and delays the exit of the server as well.
 
 Try it:
 
