@@ -1,23 +1,21 @@
 """
-Give the work a deadline, and cancel it when that is over.
+Give work a deadline, and cancel it when the time is up.
 
     GET /deadline.rpy?duration=5&deadline=2
 
 Parameters:
 
-    name      meaning                             range      default
-    duration  how long the work takes (seconds)   0 to 3600  5
-    deadline  how long it may take (seconds)      0 to 3600  2
-    count     steps that the work is done in      1 to 1000  10
-    key       a name of your own, for the ledger  any text   -
+    name      meaning                                        range      default
+    duration  seconds the work takes                         0 to 3600  5
+    deadline  seconds it may take                            0 to 3600  2
+    count     steps the work is done in                      1 to 1000  10
+    key       a label for finding the request in the ledger  any text   -
 
-Answer: application/json, with 200 if the work is done before the deadline, else with 504: "steps"
-    that were done, "of" how many, and what they "took" in seconds. Work that takes as long as
-    the deadline is late. The header Server-Timing has what it took in milliseconds. HEAD waits
-    as long.
-Errors: 400 and one line on the parameter that was wrong; 405 or 501 for other methods; 500 if
-    the script fails.
-Client leaves: the work and its deadline are cancelled at once, and the log has a line.
+Answer: application/json, with 200 if the work was done before the deadline and with 504 if not:
+    "steps" done, "of" how many, and the seconds the work "took". Work that takes exactly as long
+    as the deadline is late. The Server-Timing header reports what it took. HEAD waits just as long.
+Errors: 400 with one line that says which parameter is wrong.
+Client leaves: the work and its deadline are cancelled and the disconnect is logged.
 
 Try it:
 
@@ -28,10 +26,9 @@ Try it:
 
 # SPDX-License-Identifier: MIT-0
 import json
-import re
 import time
 from contextlib import suppress
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qs
 
 from twisted.internet import reactor
 from twisted.internet.defer import CancelledError, Deferred, TimeoutError
@@ -40,137 +37,122 @@ from twisted.logger import Logger
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET
 
-recache()  # no state here: a server that keeps scripts in memory may keep this one
-log = Logger(namespace="rpy.expired")
-
-LONGEST = 3600  # seconds
-MOST = 1000  # steps
+MAX_DURATION = 3600  # seconds
+MAX_STEPS = 1000
 
 
-def query(request, **known):
-    """The query's values. *known* names each with its default and what is allowed: low and high of
-    a number (whole if the default is), words, or nothing for any text. One whose default is False
-    is a flag: "name" or "name=1". ValueError on all else."""
-    pairs = parse_qsl(request.uri.partition(b"?")[2].decode("utf-8", "replace"), True)
-    values = {name: default for name, (default, *_) in known.items()}
-    for name, text in pairs:
-        if name not in known:
-            raise ValueError(f"{name[:40]!a} is no parameter here: give {', '.join(known)}")
-        if [other for other, _ in pairs].count(name) > 1:
-            raise ValueError(f"{name} is given more than once: give it once")
-        default, *allowed = known[name]
-        kind = type(default)
-        if kind is bool:
-            right, hint = text in ("", "1"), f"{name} or {name}=1"
-        elif kind is str:
-            right = text in allowed if allowed else len(text) <= 1000
-            hint = " or ".join(allowed) or "1000 characters at most"
-        else:
-            form = r"[0-9]{1,20}" if kind is int else r"[0-9]{1,20}(\.[0-9]*)?|\.[0-9]+"
-            right = re.fullmatch(form, text) and allowed[0] <= kind(text) <= allowed[1]
-            hint = "a {}number from {} to {}".format("whole " * (kind is int), *allowed)
-        if not right:
-            raise ValueError(f"{name}={text[:40]!a} is not allowed: give {hint}")
-        values[name] = kind is bool or kind(text)
-    return values
-
-
-def describe(request, content_type, **waits):
-    """Set the headers that all answers here have; *waits* are seconds, for Server-Timing."""
-    request.setHeader(b"Content-Type", content_type)
-    request.setHeader(b"Cache-Control", b"no-store")  # browsers line up what they could cache
-    request.setHeader(b"X-Content-Type-Options", b"nosniff")
-    if waits:
-        timing = [f"{name};dur={seconds * 1000:.3f}" for name, seconds in waits.items()]
-        request.setHeader(b"Server-Timing", ", ".join(timing).encode())
-
-
-def refuse(request, code, line):
-    """Answer with one plain line."""
-    request.setResponseCode(code)
-    describe(request, b"text/plain; charset=utf-8")
-    request.write(f"{line}\n".encode())
-    request.finish()
-    return NOT_DONE_YET
-
-
-def attempt(request, log, step):
-    """Call *step* from a timer, where an exception would reach nobody: tell log and client."""
-    try:
-        step()
-    except Exception:
-        log.failure("{uri!r} failed", uri=request.uri)
-        if request.startedWriting:  # a part must not pass for the whole
-            (request.transport or request.channel).abortConnection()
-        else:
-            if request.producer:
-                request.unregisterProducer()
-            refuse(request, 500, "the script failed: the server's log says why")
-
-
-def answer(request, content, code=200, **waits):
-    """Answer with *content* as JSON; *waits* as in describe."""
-    request.setResponseCode(code)
-    describe(request, b"application/json", **waits)
-    request.write(json.dumps(content).encode() + b"\n")
-    request.finish()
-    return NOT_DONE_YET
-
-
-def run(request, log, coroutine):
-    """Answer by a coroutine: cancel it if the client leaves, tell log and client if it fails."""
-    left = []
-
-    def leave(reason):
-        if not work.called:  # else it was our own end that closed the connection
-            left.append(reason)
-            log.info("{uri!r}: the client left", uri=request.uri)
-            work.cancel()
-
-    def fail(failure):
-        if left:
-            failure.trap(CancelledError)  # what else there is, is logged as unhandled
-        else:
-            attempt(request, log, failure.raiseException)
-
-    request.notifyFinish().addErrback(leave)
-    work = Deferred.fromCoroutine(coroutine)
-    work.addErrback(fail)
-    return NOT_DONE_YET
-
-
-class Expired(Resource):
+class Deadline(Resource):
     isLeaf = True
-    clock, now = reactor, time.monotonic  # which a test replaces
+    clock, now = reactor, time.monotonic  # replaced in tests
 
     def render_GET(self, request):
         try:
-            duration, deadline = (5.0, 0, LONGEST), (2.0, 0, LONGEST)
-            count, key = (10, 1, MOST), ("",)
-            asked = query(request, duration=duration, deadline=deadline, count=count, key=key)
-        except ValueError as wrong:
-            return refuse(request, 400, wrong)
-        work = self.finish_by(request, asked["deadline"], asked["duration"], asked["count"])
-        return run(request, log, work)
+            params = parse_params(request, "duration", "deadline", "count", "key")
+            duration = number(params, "duration", default=5.0, low=0, high=MAX_DURATION)
+            deadline = number(params, "deadline", default=2.0, low=0, high=MAX_DURATION)
+            count = number(params, "count", default=10, low=1, high=MAX_STEPS)
+        except ValueError as error:
+            return error_page(request, 400, error)
+        return run(request, self.finish_by(request, deadline, duration, count))
 
     async def finish_by(self, request, deadline, duration, count):
-        """Answer with the work, or without it once the deadline is over."""
-        began, steps = self.now(), 0
-
-        async def work():
-            nonlocal steps
-            while steps < count:
-                due = began + duration * ((steps + 1) / count)
-                await deferLater(self.clock, max(0, due - self.now()))  # a part of the work, say
-                steps += 1
-
-        with suppress(TimeoutError):  # then work() was cancelled where it waited
-            await Deferred.fromCoroutine(work()).addTimeout(deadline, self.clock)
+        """Answer when the work is done, or after *deadline* seconds with how far it got."""
+        began, progress = self.now(), {"steps": 0, "of": count}
+        work = Deferred.fromCoroutine(self.work(began, duration, progress))
+        work.addTimeout(deadline, self.clock)  # a timer that cancels the work
+        with suppress(TimeoutError):  # what addTimeout makes of the work's CancelledError
+            await work
         took = self.now() - began
-        # Both timers may be due at once, if the reactor was busy: then the clock says who is late.
-        in_time = steps == count and took < deadline
-        content = {"steps": steps, "of": count, "took": round(took, 3)}
-        answer(request, content, 200 if in_time else 504, work=took)
+        # A busy reactor may find both timers due at once and call the work's first: that is late.
+        in_time = progress["steps"] == count and took < deadline
+        progress["took"] = round(took, 3)
+        request.write(json_page(request, progress, code=200 if in_time else 504, work=took))
+        request.finish()
+
+    async def work(self, began, duration, progress):
+        """Do the work in steps; being cancelled raises CancelledError at the await."""
+        count = progress["of"]
+        for step in range(1, count + 1):
+            due = began + duration * (step / count)
+            await deferLater(self.clock, max(0, due - self.now()))  # your own work goes here
+            progress["steps"] = step
 
 
-resource = Expired()
+# The helpers below have the same text in every script that uses them: see CONTRIBUTING.md.
+
+log = Logger(namespace="rpy.deadline")
+
+
+def parse_params(request, *names):
+    """Return the query string as a dict. Unknown and repeated names are a ValueError."""
+    query = request.uri.partition(b"?")[2].decode("utf-8", "replace")
+    params = parse_qs(query, keep_blank_values=True)
+    for name, values in params.items():
+        if name not in names:
+            raise ValueError(f"unknown parameter {name[:40]!a}: give one of {', '.join(names)}")
+        if len(values) > 1:
+            raise ValueError(f"{name} was given {len(values)} times: give it once")
+        if len(values[0]) > 1000:
+            raise ValueError(f"{name} is too long: give at most 1000 characters")
+    return {name: values[0] for name, values in params.items()}
+
+
+def number(params, name, default, low, high):
+    """Return a number between *low* and *high*; a whole number if *default* is one."""
+    text = params.get(name, str(default))
+    digits = text if type(default) is int else text.replace(".", "", 1)
+    if not (digits.isascii() and digits.isdecimal() and low <= float(text) <= high):
+        kind = "a whole number" if type(default) is int else "a number"
+        raise ValueError(f"invalid {name} {text[:40]!a}: give {kind} from {low} to {high}")
+    return type(default)(text)
+
+
+def set_headers(request, content_type, **timings):
+    """Set the headers every response has, and *timings*, in seconds, as Server-Timing."""
+    request.setHeader("Content-Type", content_type)
+    request.setHeader("Cache-Control", "no-store")
+    request.setHeader("X-Content-Type-Options", "nosniff")
+    for name, seconds in timings.items():
+        request.responseHeaders.addRawHeader("Server-Timing", f"{name};dur={seconds * 1000:.3f}")
+
+
+def error_page(request, code, message):
+    """Set the status and headers of a one-line error; return its body."""
+    request.setResponseCode(code)
+    set_headers(request, "text/plain; charset=utf-8")
+    return f"{message}\n".encode()
+
+
+def json_page(request, content, code=200, **timings):
+    """Set the status and headers of a JSON response; return its body."""
+    request.setResponseCode(code)
+    set_headers(request, "application/json", **timings)
+    return json.dumps(content).encode() + b"\n"
+
+
+def run(request, coroutine):
+    """Let *coroutine* answer *request*; cancel it if the client disconnects."""
+    work = Deferred.fromCoroutine(coroutine)
+    request.notifyFinish().addErrback(lambda reason: work.cancel())
+    work.addErrback(report_failure, request)
+    return NOT_DONE_YET
+
+
+def report_failure(failure, request):
+    """An errback: log why there is no answer, and tell the client if it is still connected."""
+    connected = getattr(request, "channel", None) is not None
+    if failure.check(CancelledError) and not connected:
+        log.info("{uri!r}: the client disconnected", uri=request.uri)
+        return
+    log.failure("{uri!r} failed", failure, uri=request.uri)
+    if connected and request.producer:
+        request.unregisterProducer()
+    if connected and request.startedWriting:  # never let part of a response pass for all of it
+        (request.transport or request.channel).abortConnection()
+    elif connected:
+        request.write(error_page(request, 500, "the script failed: the server's log says why"))
+        request.finish()
+
+
+recache()  # stateless, so `tarry serve` may reuse this resource; plain twistd ignores this
+resource = Deadline()

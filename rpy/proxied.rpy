@@ -1,43 +1,38 @@
 """
-Pass on what another script answers, as it comes.
+Pass on the response of another script, as it comes.
 
     GET /proxied.rpy?path=/streamed.rpy%3Fcount=3%26interval=0.5
 
 Parameters:
 
-    name     meaning                               range          default
-    path     another script here, "&" as "%26"     /name.rpy?...  /streamed.rpy?count=3
-    timeout  how long its head may take (seconds)  0 to 3600      60
-    key      a name of your own, for the ledger    any text       -
+    name     meaning                                        range          default
+    path     a script of this server; write "&" as "%26"    /name.rpy?...  /streamed.rpy?count=3
+    timeout  seconds to wait for its headers                0 to 3600      60
+    key      a label for finding the request in the ledger  any text       -
 
-Answer: the other script's: status, Content-Type and body, each piece when it comes. No other
-    header is passed on, neither of the request nor of the answer. The header Server-Timing has
-    the wait for the other's head, its status and headers, in milliseconds; 504 and one line if
-    that takes longer than "timeout". HEAD is passed on as HEAD.
-Errors: 400 and one line on the parameter that was wrong; 405 or 501 for other methods; 502 if the
-    server does not answer, or with what is not HTTP; 508 if this script is to ask itself; 501 if
-    the request came by TLS or a UNIX socket; 500 if the script fails. If the other answer breaks
-    off, this one does, too.
-Client leaves: the connection to the other script is closed at once, so that it notices the same.
-    The log has a line. While a client does not read, this script does not read either.
+Answer: the other script's status, Content-Type and body, each part as soon as it comes. No other
+    header is passed on, in either direction. The Server-Timing header reports the wait for the
+    other's headers. HEAD is passed on as HEAD. If the other response breaks off, so does this one.
+Errors: 400 with one line that says which parameter is wrong. 504 if the headers take longer than
+    "timeout", 502 if the connection fails, 508 if "path" leads here, 501 over TLS or UNIX sockets.
+Client leaves: the connection to the other script is closed, so it stops too. The disconnect is
+    logged. If the client stops reading, so does this script.
 
 Try it:
 
     $ twistd -n web --path .
     $ curl -iN 'http://127.0.0.1:8080/proxied.rpy?path=/streamed.rpy%3Fcount=3%26interval=0.5'
-    $ curl -iN 'http://127.0.0.1:8080/proxied.rpy?path=/delayed.rpy?delay=1'
 """
 
 # SPDX-License-Identifier: MIT-0
 import re
 import time
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qs
 
 from twisted.internet import reactor
 from twisted.internet.defer import CancelledError, Deferred, TimeoutError
 from twisted.internet.error import ConnectError
 from twisted.internet.protocol import Protocol
-from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.web.client import Agent, ResponseDone, ResponseFailed
 from twisted.web.http import PotentialDataLoss
@@ -45,114 +40,65 @@ from twisted.web.http_headers import Headers
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET
 
-recache()  # no state here: a server that keeps scripts in memory may keep this one
-log = Logger(namespace="rpy.relayed")
-
-LONGEST = 3600  # seconds
-CONNECTING = 5  # seconds
-# No other host, and of this one nothing but scripts: what is asked for from here comes from the
-# server's own address, which files and applications beside them may trust.
-RELAYED = r'(/[A-Za-z0-9_-]+)+\.rpy(\?[!"$-~]*)?'  # "#" ends a path
-VIA = b"1.1 proxied.rpy"  # RFC 9110, 7.6.3: a request that comes with it has been here before
+MAX_TIMEOUT = 3600  # seconds
+PATH = r'(/[A-Za-z0-9_-]+)+\.rpy(\?[!"$-~]*)?'  # scripts of this server; a "#" would end the path
+VIA = "1.1 proxied.rpy"  # RFC 9110, section 7.6.3: a request that has it comes from this script
 
 
-def query(request, **known):
-    """The query's values. *known* names each with its default and what is allowed: low and high of
-    a number (whole if the default is), words, or nothing for any text. One whose default is False
-    is a flag: "name" or "name=1". ValueError on all else."""
-    pairs = parse_qsl(request.uri.partition(b"?")[2].decode("utf-8", "replace"), True)
-    values = {name: default for name, (default, *_) in known.items()}
-    for name, text in pairs:
-        if name not in known:
-            raise ValueError(f"{name[:40]!a} is no parameter here: give {', '.join(known)}")
-        if [other for other, _ in pairs].count(name) > 1:
-            raise ValueError(f"{name} is given more than once: give it once")
-        default, *allowed = known[name]
-        kind = type(default)
-        if kind is bool:
-            right, hint = text in ("", "1"), f"{name} or {name}=1"
-        elif kind is str:
-            right = text in allowed if allowed else len(text) <= 1000
-            hint = " or ".join(allowed) or "1000 characters at most"
-        else:
-            form = r"[0-9]{1,20}" if kind is int else r"[0-9]{1,20}(\.[0-9]*)?|\.[0-9]+"
-            right = re.fullmatch(form, text) and allowed[0] <= kind(text) <= allowed[1]
-            hint = "a {}number from {} to {}".format("whole " * (kind is int), *allowed)
-        if not right:
-            raise ValueError(f"{name}={text[:40]!a} is not allowed: give {hint}")
-        values[name] = kind is bool or kind(text)
-    return values
+class Proxied(Resource):
+    isLeaf = True
+    clock, now = reactor, time.monotonic  # replaced in tests
+    agent = Agent(reactor, connectTimeout=5)  # seconds
 
+    def render_GET(self, request):
+        if request.postpath:  # otherwise /proxied.rpy/a.bat?path=... downloads what others sent
+            return error_page(request, 404, "no such page: request proxied.rpy itself")
+        try:
+            params = parse_params(request, "path", "timeout", "key")
+            path = params.get("path", "/streamed.rpy?count=3")
+            timeout = number(params, "timeout", default=60.0, low=0, high=MAX_TIMEOUT)
+            if not re.fullmatch(PATH, path):
+                raise ValueError(f"invalid path {path[:40]!a}: give /name.rpy or /name.rpy?query")
+        except ValueError as error:
+            return error_page(request, 400, error)
+        if VIA in request.requestHeaders.getRawHeaders("Via", ()):
+            return error_page(request, 508, "proxied.rpy does not request itself")
+        if not (host := own_host(request)):
+            return error_page(request, 501, "proxied.rpy works over plain HTTP on TCP only")
+        return run(request, self.pass_on(request, f"http://{host}{path}".encode(), timeout))
 
-def describe(request, content_type, **waits):
-    """Set the headers that all answers here have; *waits* are seconds, for Server-Timing."""
-    request.setHeader(b"Content-Type", content_type)
-    request.setHeader(b"Cache-Control", b"no-store")  # browsers line up what they could cache
-    request.setHeader(b"X-Content-Type-Options", b"nosniff")
-    if waits:
-        timing = [f"{name};dur={seconds * 1000:.3f}" for name, seconds in waits.items()]
-        request.setHeader(b"Server-Timing", ", ".join(timing).encode())
-
-
-def refuse(request, code, line):
-    """Answer with one plain line."""
-    request.setResponseCode(code)
-    describe(request, b"text/plain; charset=utf-8")
-    request.write(f"{line}\n".encode())
-    request.finish()
-    return NOT_DONE_YET
-
-
-def attempt(request, log, step):
-    """Call *step* from a timer, where an exception would reach nobody: tell log and client."""
-    try:
-        step()
-    except Exception:
-        log.failure("{uri!r} failed", uri=request.uri)
-        if request.startedWriting:  # a part must not pass for the whole
-            (request.transport or request.channel).abortConnection()
-        else:
-            if request.producer:
-                request.unregisterProducer()
-            refuse(request, 500, "the script failed: the server's log says why")
-
-
-async def sent(clock):
-    """Wait for the turns of the reactor in which what was written is sent: an abort drops it."""
-    for _ in range(2):
-        await deferLater(clock, 0)
-
-
-def run(request, log, coroutine):
-    """Answer by a coroutine: cancel it if the client leaves, tell log and client if it fails."""
-    left = []
-
-    def leave(reason):
-        if not work.called:  # else it was our own end that closed the connection
-            left.append(reason)
-            log.info("{uri!r}: the client left", uri=request.uri)
-            work.cancel()
-
-    def fail(failure):
-        if left:
-            failure.trap(CancelledError)  # what else there is, is logged as unhandled
-        else:
-            attempt(request, log, failure.raiseException)
-
-    request.notifyFinish().addErrback(leave)
-    work = Deferred.fromCoroutine(coroutine)
-    work.addErrback(fail)
-    return NOT_DONE_YET
-
-
-def own_address(request):
-    """What the kernel says that the client connected to: getHost may be what a proxy says."""
-    handle = getattr(request.transport, "getHandle", None)
-    return handle().getsockname() if handle else (request.getHost().host, request.getHost().port)
+    async def pass_on(self, request, url, timeout):
+        """Request *url* and pass on what comes, until it ends or either side disconnects."""
+        began, headers = self.now(), Deferred()
+        pending = self.agent.request(request.method, url, Headers({"Via": [VIA]}))
+        # When cancelled, *pending* fails as if the server had hung up. So await another Deferred,
+        # which gets its result: that one fails with CancelledError, or TimeoutError.
+        pending.chainDeferred(headers)
+        try:
+            response = await headers.addTimeout(timeout, self.clock)
+        except (TimeoutError, ConnectError, ResponseFailed) as error:
+            log.warn("{url!r}: {error!r}", url=url, error=error)
+            code = 504 if isinstance(error, TimeoutError) else 502
+            request.write(error_page(request, code, "no response: the server's log says why"))
+            return request.finish()
+        finally:
+            pending.cancel()  # closes the connection, unless the response has begun
+        request.setResponseCode(response.code, response.phrase)
+        types = response.headers.getRawHeaders("Content-Type", ["application/octet-stream"])
+        set_headers(request, types[0], headers=self.now() - began)
+        request.write(b"")  # sends the headers before there is a body
+        body = Body(request)
+        response.deliverBody(body)
+        try:
+            await body.ended  # fails if the response breaks off: then run() aborts this one
+        finally:
+            body.transport.loseConnection()
+        request.unregisterProducer()
+        request.finish()
 
 
 class Body(Protocol):
-    """A body on its way through; what it comes by is paused while the client does not read."""
+    """Writes a response's body to *request*, and reads it only as fast as the client does."""
 
     def __init__(self, request):
         self.request, self.ended = request, Deferred()
@@ -164,65 +110,90 @@ class Body(Protocol):
         self.request.write(data)
 
     def connectionLost(self, reason):
-        if reason.check(ResponseDone, PotentialDataLoss):  # or it ended as its connection did
+        if reason.check(ResponseDone, PotentialDataLoss):  # the latter if it came without a length
             self.ended.callback(None)
         else:
             self.ended.errback(reason)
 
 
-class Relayed(Resource):
-    isLeaf = True
-    clock, now = reactor, time.monotonic  # which a test replaces
-    agent = Agent(reactor, connectTimeout=CONNECTING)  # each request has a connection of its own
+def own_host(request):
+    """Return the "address:port" that the client connected to; None unless it is plain TCP."""
+    # Ask the kernel: behind a proxy, getHost() says what the proxy's client said.
+    handle, host = getattr(request.transport, "getHandle", None), request.getHost()
+    address = handle().getsockname() if handle else (host.host, host.port)
+    if request.isSecure() or not isinstance(address, tuple):
+        return None
+    return f"[{address[0]}]:{address[1]}" if ":" in address[0] else f"{address[0]}:{address[1]}"
 
-    def render_GET(self, request):
-        try:
-            path, timeout = ("/streamed.rpy?count=3",), (60.0, 0, LONGEST)
-            asked = query(request, path=path, timeout=timeout, key=("",))
-            if not re.fullmatch(RELAYED, asked["path"]):
-                shown = ascii(asked["path"][:40])
-                raise ValueError(f"path={shown} is not allowed: give /name.rpy or /name.rpy?query")
-        except ValueError as wrong:
-            return refuse(request, 400, wrong)
-        if VIA in request.requestHeaders.getRawHeaders(b"Via", ()):
-            return refuse(request, 508, "this script does not relay itself: give another")
-        own = own_address(request)
-        if request.isSecure() or type(own) is not tuple:
-            return refuse(request, 501, "this script speaks HTTP on TCP, without TLS: ask it so")
-        host = f"[{own[0]}]" if ":" in own[0] else own[0]
-        url = f"http://{host}:{own[1]}{asked['path']}".encode()
-        return run(request, log, self.relay(request, url, asked["timeout"]))
 
-    async def relay(self, request, url, timeout):
-        """Ask for *url*, and pass on what comes, until it ends or one of both sides leaves."""
-        began = self.now()
-        asked, head = self.agent.request(request.method, url, Headers({b"Via": [VIA]})), Deferred()
-        asked.chainDeferred(head)  # cancelled, *asked* fails as if the server had, *head* does not
-        try:
-            response = await head.addTimeout(timeout, self.clock)
-        except TimeoutError:
-            return refuse(request, 504, f"no status of the other script after {timeout:g} s")
-        except (ConnectError, ResponseFailed) as wrong:
-            log.warn("{url!r}: {wrong}", url=url, wrong=wrong)
-            return refuse(request, 502, "no answer of the other script: the server's log says why")
-        finally:
-            asked.cancel()  # closes its connection, if it has not answered
-        kinds = response.headers.getRawHeaders(b"Content-Type", [b"application/octet-stream"])
-        request.setResponseCode(response.code, response.phrase)
-        describe(request, kinds[0], head=self.now() - began)
-        request.write(b"")  # the head need not wait for the body
-        body = Body(request)
-        response.deliverBody(body)
-        try:
-            await body.ended
-        except ResponseFailed:
-            log.warn("{url!r} broke off", url=url)
-            await sent(self.clock)
-            return request.transport.abortConnection()  # a part must not pass for the whole
-        finally:
-            body.transport.loseConnection()
+# The helpers below have the same text in every script that uses them: see CONTRIBUTING.md.
+
+log = Logger(namespace="rpy.proxied")
+
+
+def parse_params(request, *names):
+    """Return the query string as a dict. Unknown and repeated names are a ValueError."""
+    query = request.uri.partition(b"?")[2].decode("utf-8", "replace")
+    params = parse_qs(query, keep_blank_values=True)
+    for name, values in params.items():
+        if name not in names:
+            raise ValueError(f"unknown parameter {name[:40]!a}: give one of {', '.join(names)}")
+        if len(values) > 1:
+            raise ValueError(f"{name} was given {len(values)} times: give it once")
+        if len(values[0]) > 1000:
+            raise ValueError(f"{name} is too long: give at most 1000 characters")
+    return {name: values[0] for name, values in params.items()}
+
+
+def number(params, name, default, low, high):
+    """Return a number between *low* and *high*; a whole number if *default* is one."""
+    text = params.get(name, str(default))
+    digits = text if type(default) is int else text.replace(".", "", 1)
+    if not (digits.isascii() and digits.isdecimal() and low <= float(text) <= high):
+        kind = "a whole number" if type(default) is int else "a number"
+        raise ValueError(f"invalid {name} {text[:40]!a}: give {kind} from {low} to {high}")
+    return type(default)(text)
+
+
+def set_headers(request, content_type, **timings):
+    """Set the headers every response has, and *timings*, in seconds, as Server-Timing."""
+    request.setHeader("Content-Type", content_type)
+    request.setHeader("Cache-Control", "no-store")
+    request.setHeader("X-Content-Type-Options", "nosniff")
+    for name, seconds in timings.items():
+        request.responseHeaders.addRawHeader("Server-Timing", f"{name};dur={seconds * 1000:.3f}")
+
+
+def error_page(request, code, message):
+    """Set the status and headers of a one-line error; return its body."""
+    request.setResponseCode(code)
+    set_headers(request, "text/plain; charset=utf-8")
+    return f"{message}\n".encode()
+
+
+def run(request, coroutine):
+    """Let *coroutine* answer *request*; cancel it if the client disconnects."""
+    work = Deferred.fromCoroutine(coroutine)
+    request.notifyFinish().addErrback(lambda reason: work.cancel())
+    work.addErrback(report_failure, request)
+    return NOT_DONE_YET
+
+
+def report_failure(failure, request):
+    """An errback: log why there is no answer, and tell the client if it is still connected."""
+    connected = getattr(request, "channel", None) is not None
+    if failure.check(CancelledError) and not connected:
+        log.info("{uri!r}: the client disconnected", uri=request.uri)
+        return
+    log.failure("{uri!r} failed", failure, uri=request.uri)
+    if connected and request.producer:
         request.unregisterProducer()
+    if connected and request.startedWriting:  # never let part of a response pass for all of it
+        (request.transport or request.channel).abortConnection()
+    elif connected:
+        request.write(error_page(request, 500, "the script failed: the server's log says why"))
         request.finish()
 
 
-resource = Relayed()
+recache()  # stateless, so `tarry serve` may reuse this resource; plain twistd ignores this
+resource = Proxied()

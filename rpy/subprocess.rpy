@@ -1,254 +1,199 @@
 """
-Pass on what a child process prints, as it prints it.
+Stream what a child process prints, as it prints it.
 
     GET /subprocess.rpy?count=5&interval=0.5
-    GET /subprocess.rpy?interval=10&stubborn
 
 Parameters:
 
-    name      meaning                              range        default
-    count     how many lines it prints             1 to 100000  5
-    interval  from one line to the next (seconds)  0 to 3600    1
-    exit      the code that it ends with           0 to 255     0
-    stubborn  it ignores the signal TERM           flag         -
-    key       a name of your own, for the ledger   any text     -
+    name      meaning                                        range        default
+    count     lines the child prints                         1 to 100000  5
+    interval  seconds between lines                          0 to 3600    1
+    cleanup   seconds the child goes on after SIGTERM        0 to 3600    0
+    key       a label for finding the request in the ledger  any text     -
 
-Answer: 200 application/x-ndjson, lines of JSON. Those of the child: their number "n", its "pid",
-    and when it "printed" that, in seconds from its start. The last is of the server: the code
-    that the child ended with, "exit", or the "signal", and the seconds it "took". HEAD gets the
-    headers alone, without a child.
-Errors: 400 and one line on the parameter that was wrong; 405 or 501 for other methods; 500 if the
-    child cannot be started, or an aborted connection if bytes are out; 503 with Retry-After when
-    there are 20 children already.
-Client leaves: the child gets the signal TERM at once, and KILL if it is there after 2 s more. The
-    log has a line. While a client does not read, the child's output is not read either, so that
-    it has to wait when the pipe is full. When the server stops, its children are killed; should
-    the server be killed, each ends when it prints its next line.
+Answer: 200 application/x-ndjson. Each line of the child has its number "n", the child's "pid" and
+    when it was "printed", in seconds. The server's last line has the "exit" code or the "signal"
+    that ended the child, and the seconds it "took". At most 20 children run; other requests wait.
+Errors: 400 with one line that says which parameter is wrong.
+Client leaves: the child gets SIGTERM, and SIGKILL if it is still there after 2 s. Then the
+    disconnect is logged. If the client stops reading, the child waits as soon as its pipe is full.
 
 Try it:
 
     $ twistd -n web --path .
     $ curl -N 'http://127.0.0.1:8080/subprocess.rpy?count=3&interval=0.5'
-    $ curl -N -m 2 'http://127.0.0.1:8080/subprocess.rpy?stubborn'
 """
 
 # SPDX-License-Identifier: MIT-0
 import json
-import re
 import sys
 import time
 from contextlib import suppress
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qs
 
 from twisted.internet import reactor
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError, Deferred, DeferredSemaphore, TimeoutError
 from twisted.internet.error import ProcessExitedAlready
-from twisted.internet.interfaces import IPushProducer
 from twisted.internet.protocol import ProcessProtocol
 from twisted.logger import Logger
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET
-from zope.interface import implementer
 
-cache()  # from here on only once: how many children there are must outlive the request
-log = Logger(namespace="rpy.spawned")
-
-LONGEST = 3600  # seconds
-MOST = 100_000  # lines
-CHILDREN = 20  # at once
-GRACE = 2  # seconds from TERM to KILL
-PROGRAM = """
-import os, signal, sys, time
-count, interval, code, stubborn = map(float, sys.argv[1:])
-signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C: the server says when it ends
-if stubborn:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-began = time.monotonic()
-for n in range(int(count)):
-    wait = began + n * interval - time.monotonic()
-    if wait > 0:
-        time.sleep(wait)
-    printed = time.monotonic() - began
-    print('{"n": %d, "pid": %d, "printed": %.3f}' % (n + 1, os.getpid(), printed))
-sys.exit(int(code))
-"""
+MAX_LINES, MAX_SECONDS, MAX_CHILDREN = 100_000, 3600, 20
 
 
-def query(request, **known):
-    """The query's values. *known* names each with its default and what is allowed: low and high of
-    a number (whole if the default is), words, or nothing for any text. One whose default is False
-    is a flag: "name" or "name=1". ValueError on all else."""
-    pairs = parse_qsl(request.uri.partition(b"?")[2].decode("utf-8", "replace"), True)
-    values = {name: default for name, (default, *_) in known.items()}
-    for name, text in pairs:
-        if name not in known:
-            raise ValueError(f"{name[:40]!a} is no parameter here: give {', '.join(known)}")
-        if [other for other, _ in pairs].count(name) > 1:
-            raise ValueError(f"{name} is given more than once: give it once")
-        default, *allowed = known[name]
-        kind = type(default)
-        if kind is bool:
-            right, hint = text in ("", "1"), f"{name} or {name}=1"
-        elif kind is str:
-            right = text in allowed if allowed else len(text) <= 1000
-            hint = " or ".join(allowed) or "1000 characters at most"
-        else:
-            form = r"[0-9]{1,20}" if kind is int else r"[0-9]{1,20}(\.[0-9]*)?|\.[0-9]+"
-            right = re.fullmatch(form, text) and allowed[0] <= kind(text) <= allowed[1]
-            hint = "a {}number from {} to {}".format("whole " * (kind is int), *allowed)
-        if not right:
-            raise ValueError(f"{name}={text[:40]!a} is not allowed: give {hint}")
-        values[name] = kind is bool or kind(text)
-    return values
-
-
-def describe(request, content_type, **waits):
-    """Set the headers that all answers here have; *waits* are seconds, for Server-Timing."""
-    request.setHeader(b"Content-Type", content_type)
-    request.setHeader(b"Cache-Control", b"no-store")  # browsers line up what they could cache
-    request.setHeader(b"X-Content-Type-Options", b"nosniff")
-    if waits:
-        timing = [f"{name};dur={seconds * 1000:.3f}" for name, seconds in waits.items()]
-        request.setHeader(b"Server-Timing", ", ".join(timing).encode())
-
-
-def refuse(request, code, line):
-    """Answer with one plain line."""
-    request.setResponseCode(code)
-    describe(request, b"text/plain; charset=utf-8")
-    request.write(f"{line}\n".encode())
-    request.finish()
-    return NOT_DONE_YET
-
-
-def put_off(request, line, seconds=1):
-    """Refuse for now, with 503; *seconds* until it is worth coming again."""
-    request.setHeader(b"Retry-After", b"%d" % seconds)
-    return refuse(request, 503, f"{line}: try again in {seconds} s")
-
-
-def attempt(request, log, step):
-    """Call *step* from a timer, where an exception would reach nobody: tell log and client."""
-    try:
-        step()
-    except Exception:
-        log.failure("{uri!r} failed", uri=request.uri)
-        if request.startedWriting:  # a part must not pass for the whole
-            (request.transport or request.channel).abortConnection()
-        else:
-            if request.producer:
-                request.unregisterProducer()
-            refuse(request, 500, "the script failed: the server's log says why")
-
-
-def run(request, log, coroutine):
-    """Answer by a coroutine: cancel it if the client leaves, tell log and client if it fails."""
-    left = []
-
-    def leave(reason):
-        if not work.called:  # else it was our own end that closed the connection
-            left.append(reason)
-            log.info("{uri!r}: the client left", uri=request.uri)
-            work.cancel()
-
-    def fail(failure):
-        if left:
-            failure.trap(CancelledError)  # what else there is, is logged as unhandled
-        else:
-            attempt(request, log, failure.raiseException)
-
-    request.notifyFinish().addErrback(leave)
-    work = Deferred.fromCoroutine(coroutine)
-    work.addErrback(fail)
-    return NOT_DONE_YET
-
-
-@implementer(IPushProducer)
-class Child(ProcessProtocol):
-    """A child process; what it prints goes to a request, as fast as the client reads."""
-
-    def __init__(self, request, clock, children):
-        self.request, self.clock, self.children = request, clock, children
-        self.ended, self.killing = Deferred(), None
-
-    def connectionMade(self):
-        self.children.add(self)
-        self.trigger = reactor.addSystemEventTrigger("during", "shutdown", self.signal, "KILL")
-        self.transport.closeStdin()
-        self.request.registerProducer(self, True)
-
-    def pauseProducing(self):
-        self.transport.pauseProducing()  # the pipe fills up, and then the child has to wait
-
-    def resumeProducing(self):
-        self.transport.resumeProducing()
-
-    def stopProducing(self):
-        """Nothing to do: the coroutine that waits is cancelled when the client leaves."""
-
-    def outReceived(self, data):
-        self.request.write(data)  # whole lines: a write to a pipe is not split up to 4096 bytes
-
-    def errReceived(self, data):
-        log.warn("a child says: {text}", text=data.decode("utf-8", "replace"))
-
-    def dismiss(self):
-        self.resumeProducing()  # that it has ended shows only when all it printed has been read
-        self.signal("TERM")
-        self.killing = self.clock.callLater(GRACE, self.signal, "KILL")
-
-    def signal(self, name):
-        with suppress(ProcessExitedAlready):
-            self.transport.signalProcess(name)
-
-    def processEnded(self, reason):  # and has been waited for, so that no zombie remains
-        self.children.discard(self)
-        with suppress(ValueError):  # it has been called: the server stops
-            reactor.removeSystemEventTrigger(self.trigger)
-        if self.killing and self.killing.active():
-            self.killing.cancel()
-        self.ended.callback(reason.value)
-
-
-class Spawned(Resource):
+class Subprocess(Resource):
     isLeaf = True
-    clock, now, spawn = reactor, time.monotonic, reactor.spawnProcess  # which a test replaces
+    clock, now, spawn = reactor, time.monotonic, reactor.spawnProcess  # replaced in tests
 
     def __init__(self):
         super().__init__()
-        self.children = set()
+        self.slots = DeferredSemaphore(MAX_CHILDREN)
 
     def render_GET(self, request):
         try:
-            count, interval, code = (5, 1, MOST), (1.0, 0, LONGEST), (0, 0, 255)
-            known = {"exit": code, "stubborn": (False,), "key": ("",)}
-            asked = query(request, count=count, interval=interval, **known)
-        except ValueError as wrong:
-            return refuse(request, 400, wrong)
-        if len(self.children) >= CHILDREN:
-            return put_off(request, f"{CHILDREN} children run already")
-        describe(request, b"application/x-ndjson")
-        if request.method == b"HEAD":
-            request.finish()
-            return NOT_DONE_YET
-        return run(request, log, self.pass_on(request, asked))
+            params = parse_params(request, "count", "interval", "cleanup", "key")
+            count = number(params, "count", default=5, low=1, high=MAX_LINES)
+            interval = number(params, "interval", default=1.0, low=0, high=MAX_SECONDS)
+            cleanup = number(params, "cleanup", default=0.0, low=0, high=MAX_SECONDS)
+        except ValueError as error:
+            return error_page(request, 400, error)
+        return run(request, self.stream_output(request, count, interval, cleanup))
 
-    async def pass_on(self, request, asked):
-        """Start a child, pass on what it prints as it comes, and tell how it ended."""
-        began = self.now()
-        child = Child(request, self.clock, self.children)
-        numbers = [str(float(asked[name])) for name in ("count", "interval", "exit", "stubborn")]
-        # No shell, nothing of the server's environment, and no argument that is not a number.
-        self.spawn(child, sys.executable, [sys.executable, "-I", "-u", "-c", PROGRAM, *numbers])
-        try:
-            how = await child.ended
-        except CancelledError:
-            child.dismiss()
-            raise
-        last = {"exit": how.exitCode, "signal": how.signal, "took": round(self.now() - began, 3)}
+    async def stream_output(self, request, *numbers):
+        """Start a child, send the client what it prints, and then how it ended."""
+        # No shell, none of the server's environment, and only numbers from the client.
+        command = [sys.executable, "-I", "-u", "-c", PROGRAM, *map(str, numbers)]
+        async with self.slots:
+            began, child = self.now(), Child(request)
+            set_headers(request, "application/x-ndjson")
+            self.spawn(child, sys.executable, command)
+            try:
+                end = await child.ended
+            except CancelledError as error:  # the client disconnected
+                await child.stop(self.clock)  # a cancelled coroutine may go on awaiting
+                raise error  # before Twisted 24.11, a bare "raise" may raise another one here
+        last = {"exit": end.exitCode, "signal": end.signal, "took": round(self.now() - began, 3)}
         request.write(json.dumps(last).encode() + b"\n")
         request.unregisterProducer()
         request.finish()
 
 
-resource = Spawned()
+class Child(ProcessProtocol):
+    """Sends a child's output to the client, and reads it only as fast as the client does."""
+
+    def __init__(self, request):
+        self.request, self.ended = request, Deferred()
+
+    def connectionMade(self):
+        kill = self.transport.signalProcess, "KILL"  # when the server exits, so does the child
+        self.trigger = reactor.addSystemEventTrigger("during", "shutdown", *kill)
+        self.pauseProducing = self.transport.pauseProducing  # then it waits once its pipe is full
+        self.resumeProducing = self.transport.resumeProducing
+        self.request.registerProducer(self, True)
+
+    def stopProducing(self):
+        """Nothing to do: run() cancels the coroutine when the client disconnects."""
+
+    def outReceived(self, data):
+        self.request.write(data)
+
+    def errReceived(self, data):
+        log.warn("a child process says: {text}", text=data.decode("utf-8", "replace"))
+
+    def processEnded(self, reason):
+        reactor.removeSystemEventTrigger(self.trigger)
+        self.ended.callback(reason.value)
+
+    async def stop(self, clock, grace=2):  # seconds from SIGTERM to SIGKILL
+        self.resumeProducing()  # processEnded is called when all of the output has been read
+        for signal in ("TERM", "KILL"):
+            self.ended = Deferred()  # the one before was cancelled
+            with suppress(ProcessExitedAlready, TimeoutError):
+                self.transport.signalProcess(signal)
+                return await self.ended.addTimeout(grace, clock)
+
+
+PROGRAM = """
+import os, signal, sys, time
+count, interval, cleanup = map(float, sys.argv[1:])
+signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the server, which ends its children
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(time.sleep(cleanup)))
+began, pid = time.monotonic(), os.getpid()
+for n in range(int(count)):
+    time.sleep(max(0, began + n * interval - time.monotonic()))
+    print('{"n": %d, "pid": %d, "printed": %.3f}' % (n + 1, pid, time.monotonic() - began))
+"""
+
+
+# The helpers below have the same text in every script that uses them: see CONTRIBUTING.md.
+
+log = Logger(namespace="rpy.subprocess")
+
+
+def parse_params(request, *names):
+    """Return the query string as a dict. Unknown and repeated names are a ValueError."""
+    query = request.uri.partition(b"?")[2].decode("utf-8", "replace")
+    params = parse_qs(query, keep_blank_values=True)
+    for name, values in params.items():
+        if name not in names:
+            raise ValueError(f"unknown parameter {name[:40]!a}: give one of {', '.join(names)}")
+        if len(values) > 1:
+            raise ValueError(f"{name} was given {len(values)} times: give it once")
+        if len(values[0]) > 1000:
+            raise ValueError(f"{name} is too long: give at most 1000 characters")
+    return {name: values[0] for name, values in params.items()}
+
+
+def number(params, name, default, low, high):
+    """Return a number between *low* and *high*; a whole number if *default* is one."""
+    text = params.get(name, str(default))
+    digits = text if type(default) is int else text.replace(".", "", 1)
+    if not (digits.isascii() and digits.isdecimal() and low <= float(text) <= high):
+        kind = "a whole number" if type(default) is int else "a number"
+        raise ValueError(f"invalid {name} {text[:40]!a}: give {kind} from {low} to {high}")
+    return type(default)(text)
+
+
+def set_headers(request, content_type, **timings):
+    """Set the headers every response has, and *timings*, in seconds, as Server-Timing."""
+    request.setHeader("Content-Type", content_type)
+    request.setHeader("Cache-Control", "no-store")
+    request.setHeader("X-Content-Type-Options", "nosniff")
+    for name, seconds in timings.items():
+        request.responseHeaders.addRawHeader("Server-Timing", f"{name};dur={seconds * 1000:.3f}")
+
+
+def error_page(request, code, message):
+    """Set the status and headers of a one-line error; return its body."""
+    request.setResponseCode(code)
+    set_headers(request, "text/plain; charset=utf-8")
+    return f"{message}\n".encode()
+
+
+def run(request, coroutine):
+    """Let *coroutine* answer *request*; cancel it if the client disconnects."""
+    work = Deferred.fromCoroutine(coroutine)
+    request.notifyFinish().addErrback(lambda reason: work.cancel())
+    work.addErrback(report_failure, request)
+    return NOT_DONE_YET
+
+
+def report_failure(failure, request):
+    """An errback: log why there is no answer, and tell the client if it is still connected."""
+    connected = getattr(request, "channel", None) is not None
+    if failure.check(CancelledError) and not connected:
+        log.info("{uri!r}: the client disconnected", uri=request.uri)
+        return
+    log.failure("{uri!r} failed", failure, uri=request.uri)
+    if connected and request.producer:
+        request.unregisterProducer()
+    if connected and request.startedWriting:  # never let part of a response pass for all of it
+        (request.transport or request.channel).abortConnection()
+    elif connected:
+        request.write(error_page(request, 500, "the script failed: the server's log says why"))
+        request.finish()
+
+
+cache()  # keep this resource, and with it the number of children, from request to request
+resource = Subprocess()

@@ -1,217 +1,195 @@
 """
-Call a function that blocks, in a thread of a pool.
+Call a function that blocks, in a thread.
 
     GET /threaded.rpy?duration=2
-    GET /threaded.rpy?duration=10&deaf
-    GET /threaded.rpy?count
+    GET /threaded.rpy?duration=10&stubborn
+    GET /threaded.rpy?show
 
 Parameters:
 
-    name      meaning                                   range     default
-    duration  how long the function blocks (seconds)    0 to 60   2
-    deaf      it does not look if its result is wanted  flag      -
-    count     tell how many run and wait, in no thread  flag      -
-    key       a name of your own, for the ledger        any text  -
+    name      meaning                                             range     default
+    duration  seconds the function blocks its thread              0 to 60   2
+    stubborn  the function never checks whether it should stop    flag      -
+    show      tell how many threads are busy, without taking one  flag      -
+    key       a label for finding the request in the ledger       any text  -
 
-Answer: 200 application/json: how long it "waited" for one of 10 threads and "blocked" it, in
-    seconds, and the name of that "thread". The header Server-Timing has both together, in
-    milliseconds. To "count": how many functions are "running" and how many requests "waiting".
-    HEAD is as slow.
-Errors: 400 and one line on the parameter that was wrong; 405 or 501 for other methods; 500 if
-    the script fails; 503 with Retry-After when 1000 wait already.
-Kept: the threads, while there is something to do. The end of the server tells the functions, as if
-    the clients had left, and waits for those that are deaf.
-Client leaves: one that waits for a thread waits no longer. No thread can be stopped from outside:
-    the function is told, and ends within 0.05 s. One that is "deaf" keeps its thread to its own
-    end, and what it returns is thrown away. The log has a line.
+Answer: 200 application/json: the seconds the request "waited" for one of 8 threads, the seconds
+    the function "blocked" it, and the thread's name. The Server-Timing header reports their sum.
+    With "show": how many functions are "running" and how many requests "waiting". HEAD waits too.
+Errors: 400 with one line that says which parameter is wrong. 503 with Retry-After if 1000 requests
+    are waiting for a thread.
+Client leaves: the disconnect is logged. A request that waits for a thread leaves the queue. A
+    running function sees it and returns within 0.05 s. A stubborn one keeps its thread for its
+    whole duration, and delays the exit of the server as well.
 
 Try it:
 
     $ twistd -n web --path .
-    $ curl 'http://127.0.0.1:8080/threaded.rpy?duration=1'
-    $ curl -m 1 'http://127.0.0.1:8080/threaded.rpy?duration=5&deaf'
-    $ curl 'http://127.0.0.1:8080/threaded.rpy?count'
+    $ curl -m 1 'http://127.0.0.1:8080/threaded.rpy?duration=5&stubborn'
+    $ curl 'http://127.0.0.1:8080/threaded.rpy?show'
 """
 
 # SPDX-License-Identifier: MIT-0
 import json
-import re
 import threading
 import time
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qs
 
 from twisted.internet import reactor
-from twisted.internet.defer import CancelledError, Deferred, DeferredSemaphore, maybeDeferred
+from twisted.internet.defer import CancelledError, Deferred, DeferredSemaphore
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
-from twisted.python.threadpool import ThreadPool
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET
 
-cache()  # from here on only once: the threads must outlive the request
-log = Logger(namespace="rpy.threaded")
-
-LONGEST = 60  # seconds, which the end of the server may have to wait
-LOOK = 0.05  # seconds after which a function that is not deaf looks whether it is still wanted
-THREADS = 10  # of our own: on those of the reactor the look-up of names depends, say
-MOST = 1000  # requests that wait for one
-
-
-def query(request, **known):
-    """The query's values. *known* names each with its default and what is allowed: low and high of
-    a number (whole if the default is), words, or nothing for any text. One whose default is False
-    is a flag: "name" or "name=1". ValueError on all else."""
-    pairs = parse_qsl(request.uri.partition(b"?")[2].decode("utf-8", "replace"), True)
-    values = {name: default for name, (default, *_) in known.items()}
-    for name, text in pairs:
-        if name not in known:
-            raise ValueError(f"{name[:40]!a} is no parameter here: give {', '.join(known)}")
-        if [other for other, _ in pairs].count(name) > 1:
-            raise ValueError(f"{name} is given more than once: give it once")
-        default, *allowed = known[name]
-        kind = type(default)
-        if kind is bool:
-            right, hint = text in ("", "1"), f"{name} or {name}=1"
-        elif kind is str:
-            right = text in allowed if allowed else len(text) <= 1000
-            hint = " or ".join(allowed) or "1000 characters at most"
-        else:
-            form = r"[0-9]{1,20}" if kind is int else r"[0-9]{1,20}(\.[0-9]*)?|\.[0-9]+"
-            right = re.fullmatch(form, text) and allowed[0] <= kind(text) <= allowed[1]
-            hint = "a {}number from {} to {}".format("whole " * (kind is int), *allowed)
-        if not right:
-            raise ValueError(f"{name}={text[:40]!a} is not allowed: give {hint}")
-        values[name] = kind is bool or kind(text)
-    return values
-
-
-def describe(request, content_type, **waits):
-    """Set the headers that all answers here have; *waits* are seconds, for Server-Timing."""
-    request.setHeader(b"Content-Type", content_type)
-    request.setHeader(b"Cache-Control", b"no-store")  # browsers line up what they could cache
-    request.setHeader(b"X-Content-Type-Options", b"nosniff")
-    if waits:
-        timing = [f"{name};dur={seconds * 1000:.3f}" for name, seconds in waits.items()]
-        request.setHeader(b"Server-Timing", ", ".join(timing).encode())
-
-
-def refuse(request, code, line):
-    """Answer with one plain line."""
-    request.setResponseCode(code)
-    describe(request, b"text/plain; charset=utf-8")
-    request.write(f"{line}\n".encode())
-    request.finish()
-    return NOT_DONE_YET
-
-
-def put_off(request, line, seconds=1):
-    """Refuse for now, with 503; *seconds* until it is worth coming again."""
-    request.setHeader(b"Retry-After", b"%d" % seconds)
-    return refuse(request, 503, f"{line}: try again in {seconds} s")
-
-
-def attempt(request, log, step):
-    """Call *step* from a timer, where an exception would reach nobody: tell log and client."""
-    try:
-        step()
-    except Exception:
-        log.failure("{uri!r} failed", uri=request.uri)
-        if request.startedWriting:  # a part must not pass for the whole
-            (request.transport or request.channel).abortConnection()
-        else:
-            if request.producer:
-                request.unregisterProducer()
-            refuse(request, 500, "the script failed: the server's log says why")
-
-
-def answer(request, content, code=200, **waits):
-    """Answer with *content* as JSON; *waits* as in describe."""
-    request.setResponseCode(code)
-    describe(request, b"application/json", **waits)
-    request.write(json.dumps(content).encode() + b"\n")
-    request.finish()
-    return NOT_DONE_YET
-
-
-def run(request, log, coroutine):
-    """Answer by a coroutine: cancel it if the client leaves, tell log and client if it fails."""
-    left = []
-
-    def leave(reason):
-        if not work.called:  # else it was our own end that closed the connection
-            left.append(reason)
-            log.info("{uri!r}: the client left", uri=request.uri)
-            work.cancel()
-
-    def fail(failure):
-        if left:
-            failure.trap(CancelledError)  # what else there is, is logged as unhandled
-        else:
-            attempt(request, log, failure.raiseException)
-
-    request.notifyFinish().addErrback(leave)
-    work = Deferred.fromCoroutine(coroutine)
-    work.addErrback(fail)
-    return NOT_DONE_YET
-
-
-def block(duration, deaf, unwanted):
-    """Block for *duration* seconds, as a driver of a database may; returns thread and seconds."""
-    began = time.monotonic()
-    while (left := began + duration - time.monotonic()) > 0:
-        if unwanted.is_set() and not deaf:
-            break
-        time.sleep(left if deaf else min(left, LOOK))
-    return threading.current_thread().name, time.monotonic() - began
+MAX_DURATION = 60  # seconds: a server that stops waits for its threads
+MAX_THREADS = 8  # of the reactor's 10: it needs some for other things, such as name lookups
+MAX_WAITING = 1000  # requests
 
 
 class Threaded(Resource):
     isLeaf = True
-    clock, now = reactor, time.monotonic  # which a test replaces
+    clock, now, pool = reactor, time.monotonic, reactor.getThreadPool()  # replaced in tests
 
     def __init__(self):
         super().__init__()
-        self.pool = ThreadPool(0, THREADS, "threaded")
-        self.free = DeferredSemaphore(THREADS)  # the pool has a queue, too, but none can leave it
+        self.threads = DeferredSemaphore(MAX_THREADS)
 
     def render_GET(self, request):
         try:
-            duration = (2.0, 0, LONGEST)
-            asked = query(request, duration=duration, deaf=(False,), count=(False,), key=("",))
-        except ValueError as wrong:
-            return refuse(request, 400, wrong)
-        waiting = len(self.free.waiting)
-        if asked["count"]:
-            return answer(request, {"running": THREADS - self.free.tokens, "waiting": waiting})
-        if waiting >= MOST:
-            return put_off(request, f"{MOST} wait for a thread")
-        if not self.pool.started:
-            self.pool.start()
-            # Connections are closed before that, so that all functions are told.
-            reactor.addSystemEventTrigger("during", "shutdown", self.pool.stop)
-        return run(request, log, self.call_in_thread(request, asked["duration"], asked["deaf"]))
+            params = parse_params(request, "duration", "stubborn", "show", "key")
+            duration = number(params, "duration", default=2.0, low=0, high=MAX_DURATION)
+            stubborn, show = flag(params, "stubborn"), flag(params, "show")
+        except ValueError as error:
+            return error_page(request, 400, error)
+        running, waiting = MAX_THREADS - self.threads.tokens, len(self.threads.waiting)
+        if show:
+            return json_page(request, {"running": running, "waiting": waiting})
+        if waiting >= MAX_WAITING:
+            return try_later(request, f"{waiting} requests are waiting for a thread")
+        return run(request, self.call_in_thread(request, duration, stubborn))
 
-    async def call_in_thread(self, request, duration, deaf):
-        """Wait for a thread, let it call the function that blocks, and answer with the result."""
-        arrived = self.now()
-        await self.free.acquire()
-        waited, unwanted, result = self.now() - arrived, threading.Event(), Deferred()
-        call = (deferToThreadPool, self.clock, self.pool, block, duration, deaf, unwanted)
-        # A thread is free when its function has ended, not when nobody waits for that any more.
-        maybeDeferred(*call).addBoth(self.ended).chainDeferred(result)
+    async def call_in_thread(self, request, duration, stubborn):
+        """Wait for a free thread, have it call block(), then answer."""
+        arrived, unwanted = self.now(), threading.Event()
+        await self.threads.acquire()  # "async with" would release it when the client disconnects
+        waited = self.now() - arrived
+
+        def call():  # in the thread, where nothing of Twisted may be called but callFromThread
+            try:
+                return block(duration, stubborn, unwanted)
+            finally:  # only now is the thread free
+                self.clock.callFromThread(self.threads.release)
+
         try:
-            thread, blocked = await result
+            # The same as deferToThread(call): a Deferred that fires when call() has returned.
+            thread, blocked = await deferToThreadPool(self.clock, self.pool, call)
         finally:
-            unwanted.set()
+            unwanted.set()  # cancelling the Deferred doesn't stop the function: it has to look
         content = {"waited": round(waited, 3), "blocked": round(blocked, 3), "thread": thread}
-        answer(request, content, both=waited + blocked)
-
-    def ended(self, result):
-        self.free.release()
-        if self.free.tokens == THREADS:  # nothing to do: no thread need wait for more
-            self.pool.adjustPoolsize(0, 0)
-            self.pool.adjustPoolsize(0, THREADS)
-        return result
+        request.write(json_page(request, content, total=waited + blocked))
+        request.finish()
 
 
+def block(duration, stubborn, unwanted):
+    """Block, as a database driver may; return the thread's name and for how many seconds."""
+    began = time.monotonic()
+    while (left := began + duration - time.monotonic()) > 0:
+        if unwanted.is_set() and not stubborn:
+            break
+        time.sleep(left if stubborn else min(left, 0.05))
+    return threading.current_thread().name, time.monotonic() - began
+
+
+# The helpers below have the same text in every script that uses them: see CONTRIBUTING.md.
+
+log = Logger(namespace="rpy.threaded")
+
+
+def parse_params(request, *names):
+    """Return the query string as a dict. Unknown and repeated names are a ValueError."""
+    query = request.uri.partition(b"?")[2].decode("utf-8", "replace")
+    params = parse_qs(query, keep_blank_values=True)
+    for name, values in params.items():
+        if name not in names:
+            raise ValueError(f"unknown parameter {name[:40]!a}: give one of {', '.join(names)}")
+        if len(values) > 1:
+            raise ValueError(f"{name} was given {len(values)} times: give it once")
+        if len(values[0]) > 1000:
+            raise ValueError(f"{name} is too long: give at most 1000 characters")
+    return {name: values[0] for name, values in params.items()}
+
+
+def number(params, name, default, low, high):
+    """Return a number between *low* and *high*; a whole number if *default* is one."""
+    text = params.get(name, str(default))
+    digits = text if type(default) is int else text.replace(".", "", 1)
+    if not (digits.isascii() and digits.isdecimal() and low <= float(text) <= high):
+        kind = "a whole number" if type(default) is int else "a number"
+        raise ValueError(f"invalid {name} {text[:40]!a}: give {kind} from {low} to {high}")
+    return type(default)(text)
+
+
+def flag(params, name):
+    """Return whether the parameter is there, as "name" or "name=1"."""
+    text = params.get(name, "")
+    if text not in ("", "1"):
+        raise ValueError(f"invalid {name} {text[:40]!a}: give {name} or {name}=1")
+    return name in params
+
+
+def set_headers(request, content_type, **timings):
+    """Set the headers every response has, and *timings*, in seconds, as Server-Timing."""
+    request.setHeader("Content-Type", content_type)
+    request.setHeader("Cache-Control", "no-store")
+    request.setHeader("X-Content-Type-Options", "nosniff")
+    for name, seconds in timings.items():
+        request.responseHeaders.addRawHeader("Server-Timing", f"{name};dur={seconds * 1000:.3f}")
+
+
+def error_page(request, code, message):
+    """Set the status and headers of a one-line error; return its body."""
+    request.setResponseCode(code)
+    set_headers(request, "text/plain; charset=utf-8")
+    return f"{message}\n".encode()
+
+
+def try_later(request, message, seconds=1):
+    """Set the status and headers of a 503 with Retry-After; return its body."""
+    request.setHeader("Retry-After", str(seconds))
+    return error_page(request, 503, f"{message}: try again in {seconds} s")
+
+
+def json_page(request, content, code=200, **timings):
+    """Set the status and headers of a JSON response; return its body."""
+    request.setResponseCode(code)
+    set_headers(request, "application/json", **timings)
+    return json.dumps(content).encode() + b"\n"
+
+
+def run(request, coroutine):
+    """Let *coroutine* answer *request*; cancel it if the client disconnects."""
+    work = Deferred.fromCoroutine(coroutine)
+    request.notifyFinish().addErrback(lambda reason: work.cancel())
+    work.addErrback(report_failure, request)
+    return NOT_DONE_YET
+
+
+def report_failure(failure, request):
+    """An errback: log why there is no answer, and tell the client if it is still connected."""
+    connected = getattr(request, "channel", None) is not None
+    if failure.check(CancelledError) and not connected:
+        log.info("{uri!r}: the client disconnected", uri=request.uri)
+        return
+    log.failure("{uri!r} failed", failure, uri=request.uri)
+    if connected and request.producer:
+        request.unregisterProducer()
+    if connected and request.startedWriting:  # never let part of a response pass for all of it
+        (request.transport or request.channel).abortConnection()
+    elif connected:
+        request.write(error_page(request, 500, "the script failed: the server's log says why"))
+        request.finish()
+
+
+cache()  # keep this resource, and with it the count of free threads, from request to request
 resource = Threaded()

@@ -27,7 +27,7 @@ async def test_all_bad_input_is_refused_and_the_server_goes_on(server):
 
 # By which parameter it waits; others answer HEAD at once.
 WAITS = {
-    "awaited.rpy": "together&delay", "cancellable.rpy": "duration", "delayed.rpy": "delay",
+    "awaited.rpy": "together&duration", "cancellable.rpy": "duration", "delayed.rpy": "delay",
     "dripped.rpy": "delay", "deadline.rpy": "duration", "flaky.rpy": "failures=0&delay",
     "earlyhints.rpy": "delay", "jittered.rpy": "spread=0&mean", "streamed.rpy": "delay",
     "threaded.rpy": "duration", "steps.rpy": "wait",

@@ -9,7 +9,7 @@ from tests.live.conftest import ask, until
 
 
 @pytest_twisted.ensureDeferred
-async def test_who_takes_as_long_as_the_deadline_is_late_and_who_takes_less_is_not(server):
+async def test_work_as_long_as_the_deadline_is_late_and_shorter_work_is_not(server):
     queries = ["duration=0.3&deadline=0.3", "duration=0&deadline=0", "duration=0.1&deadline=30"]
     urls = [server.url(f"deadline.rpy?{q}&count={n}") for q in queries for n in (1, 2, 7, 1000)]
     answers = await gatherResults([ensureDeferred(ask(url)) for url in urls])
@@ -20,10 +20,10 @@ async def test_who_takes_as_long_as_the_deadline_is_late_and_who_takes_less_is_n
 
 
 @pytest_twisted.ensureDeferred
-async def test_who_leaves_is_not_worked_for(server):
-    leaver = ensureDeferred(ask(server.url("deadline.rpy?duration=600&deadline=600&key=left")))
-    leaver.addErrback(lambda failure: None)
+async def test_a_disconnect_cancels_the_work(server):
+    request = ensureDeferred(ask(server.url("deadline.rpy?duration=600&deadline=600&key=gone")))
+    request.addErrback(lambda failure: None)
     await ask(server.url("deadline.rpy?duration=0"))
-    leaver.cancel()
-    await until(lambda: "&key=left': the client left" in server.output)
-    await leaver
+    request.cancel()
+    await until(lambda: "&key=gone': the client disconnected" in server.output)
+    await request

@@ -2,20 +2,21 @@
 
 import json
 import os
-import re
+import signal
 import socket
+from http.client import HTTPResponse
 
 import pytest
 import pytest_twisted
 from twisted.internet.defer import ensureDeferred
 from twisted.internet.threads import deferToThread
 
-from tests.live.conftest import PLAIN, RPY, TARRY, EnoughError, Server, ask, until
+from tests.live.conftest import HANG, PLAIN, RPY, TARRY, EnoughError, Server, ask, until
 from tests.live.test_leaving import connect
 
 
-def there(pid):
-    """Whether there is such a process, be it a zombie."""
+def exists(pid):
+    """Return whether there is such a process, even as a zombie."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -24,19 +25,34 @@ def there(pid):
 
 
 def worked(pid):
-    """Clock ticks that a process has computed for."""
+    """Return the clock ticks of processor time that a process has used."""
     with open(f"/proc/{int(pid)}/stat") as file:
         return sum(map(int, file.read().rpartition(")")[2].split()[11:13]))
 
 
-async def leave(server, query, look=there):
-    """Ask, *look* at the child once it has printed, and leave; returns its number and what was seen."""
-    seen = []
+class Output:
+    """What came from a child so far, in whole lines: a piece may end in the middle of one."""
+
+    def __init__(self):
+        self.received = b""
+
+    def __call__(self, piece):
+        self.received += piece
+
+    def lines(self):
+        return [json.loads(line) for line in self.received.splitlines(True) if line[-1:] == b"\n"]
+
+
+async def leave(server, query, look=exists):
+    """Ask, *look* at the child once it has printed a line, disconnect; return its pid and what look did."""
+    output, seen = Output(), []
 
     def received(piece):
-        pid = json.loads(piece.splitlines()[0])["pid"]
-        seen.append((pid, look(pid)))
-        raise EnoughError
+        output(piece)
+        if output.lines():
+            pid = output.lines()[0]["pid"]
+            seen.append((pid, look(pid)))
+            raise EnoughError
 
     with pytest.raises(EnoughError):
         await ask(server.url(f"subprocess.rpy?{query}"), received=received)
@@ -45,52 +61,53 @@ async def leave(server, query, look=there):
 
 @pytest_twisted.ensureDeferred
 async def test_lines_of_a_child_and_how_it_ended(server):
-    answer = await ask(server.url("subprocess.rpy?count=3&interval=0.1&exit=7"))
+    answer = await ask(server.url("subprocess.rpy?count=3&interval=0.1"))
     *lines, last = map(json.loads, answer.body.splitlines())
     assert [line["n"] for line in lines] == [1, 2, 3]
-    assert [line["printed"] >= line["n"] / 10 - 0.1 for line in lines] == [True] * 3
-    assert (last["exit"], last["signal"]) == (7, None)
+    assert [line["printed"] >= (line["n"] - 1) / 10 for line in lines] == [True] * 3
+    assert (last["exit"], last["signal"]) == (0, None)
     assert last["took"] >= 0.2
-    assert not there(lines[0]["pid"])
+    assert not exists(lines[0]["pid"])
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_child_that_somebody_else_kills(server):
-    pieces = []
-    asked = ensureDeferred(ask(server.url("subprocess.rpy?interval=60"), received=pieces.append))
-    await until(lambda: pieces)
-    os.kill(json.loads(pieces[0])["pid"], 9)
+async def test_a_child_that_something_else_kills(server):
+    output = Output()
+    asked = ensureDeferred(ask(server.url("subprocess.rpy?interval=60"), received=output))
+    await until(output.lines)
+    os.kill(output.lines()[0]["pid"], signal.SIGKILL)
     await asked
-    assert json.loads(pieces[-1])["signal"] == 9
+    assert output.lines()[-1]["signal"] == signal.SIGKILL
 
 
 @pytest_twisted.ensureDeferred
 async def test_a_child_waits_while_its_client_does_not_read(server):
     with connect(server, "subprocess.rpy?count=100000&interval=0", room=4096) as client:
-        begun = await deferToThread(client.recv, 1000)
-        (pid,) = {*re.findall(rb'"pid": ([0-9]+)', begun)}
+        client.settimeout(HANG)
+        response = HTTPResponse(client)
+        await deferToThread(response.begin)
+        pid = json.loads(await deferToThread(response.readline))["pid"]
 
         async def waits():
-            """Between two questions, half a second apart, it did nothing."""
+            """Return whether the child did nothing for half a second."""
             ticks = worked(pid)
             await ask(server.url("delayed.rpy?delay=0.5"))
             return worked(pid) == ticks
 
         await until(waits)
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
-        pieces = [begun]
-        while not pieces[-1].endswith(b"\r\n0\r\n\r\n"):
-            pieces.append(await deferToThread(client.recv, 1 << 20))
-            assert pieces[-1]
-    assert all(line in b"".join(pieces) for line in (b'"n": 100000,', b'{"exit": 0, '))
+        *_, line, last = map(json.loads, (await deferToThread(response.read)).splitlines())
+    assert (line["n"], last["exit"]) == (100_000, 0)
 
 
-@pytest.mark.parametrize("query", ["interval=60", "interval=0.01&count=100000&stubborn"])
+# The second ignores SIGTERM for a minute.
+@pytest.mark.parametrize("query", ["interval=60", "interval=0.01&count=100000&cleanup=60"])
 @pytest_twisted.ensureDeferred
-async def test_nothing_is_left_of_a_child_whose_client_left(server, query):
-    pid, was_there = await leave(server, query)
-    assert was_there
-    await until(lambda: not there(pid))
+async def test_a_child_ends_after_its_client_disconnects(server, query):
+    pid, existed = await leave(server, query)
+    assert existed
+    await until(lambda: not exists(pid))
+    await until(lambda: f"{query}': the client disconnected" in server.output)
 
 
 @pytest_twisted.ensureDeferred
@@ -107,16 +124,16 @@ async def test_a_child_has_nothing_of_the_server_s_environment_and_files(server)
 
 @pytest.mark.parametrize("command", [[*PLAIN, f"--path={RPY}"], [*TARRY, "--grace=0", RPY]])
 @pytest_twisted.ensureDeferred
-async def test_nothing_is_left_of_a_child_whose_server_ended(command):
-    server, pieces = Server(command), []
+async def test_no_child_outlives_the_server(command):
+    """One has a client when the server exits; the other has none and would take a minute to end."""
+    server, output = Server(command), Output()
     try:
-        asked = ask(server.url("subprocess.rpy?interval=60&stubborn"), received=pieces.append)
-        stays = ensureDeferred(asked).addErrback(lambda failure: None)
-        await until(lambda: pieces)
-        left, _ = await leave(server, "interval=60&stubborn&key=left")
-        await until(lambda: "&key=left': the client left" in server.output)
+        url = server.url("subprocess.rpy?interval=60&cleanup=60")
+        asked = ensureDeferred(ask(url, received=output)).addErrback(lambda failure: None)
+        await until(output.lines)
+        left, _ = await leave(server, "interval=60&cleanup=60")
     finally:
         server.stop()
-    pid = json.loads(pieces[0])["pid"]
-    await until(lambda: not there(pid) and not there(left))
-    await stays
+    pid = output.lines()[0]["pid"]
+    await until(lambda: not exists(pid) and not exists(left))
+    await asked
