@@ -78,7 +78,10 @@ class Script:
         self.globals = vars(SimpleNamespace(**type(self.resource).render_GET.__globals__))
         root = Resource()
         root.putChild(b"script.rpy", self.resource)
-        self.treq = StubTreq(root)
+        root.putChild(
+            b"", self.resource
+        )  # so that for `connect`, "/" is the script and not below it
+        self.root, self.treq = root, StubTreq(root)
         self.treq._agent._serverFactory.ledger = Ledger()  # what `tarry serve` gives to its site
 
     def get(self, query="", method="GET", **options):
@@ -90,7 +93,7 @@ class Script:
 
     def connect(self, query, headers=b""):
         """A request over a transport of which the test says when it is full; returns both ends."""
-        site = Site(self.resource, reactor=self.clock)
+        site = Site(self.root, reactor=self.clock)
         site.ledger = self.treq._agent._serverFactory.ledger
         server, transport = site.buildProtocol(None), StringTransport()
         server.makeConnection(transport)
