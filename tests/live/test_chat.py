@@ -114,9 +114,9 @@ async def test_a_stream_that_is_closed_half_way_stops_and_the_ledger_says_where(
                     await anext(stream)
 
     await deferToThread(asyncio.run, talk())
-    await until(lambda: "key=a': the client left" in server.output)
+    await until(lambda: "key=a': the client disconnected" in server.output)
     if not server.plain:  # it has a ledger
-        entry = json.loads((await ask(server.url("ledger.rpy?await=left&key=a"))).body)
+        entry = json.loads((await ask(server.url("ledger.rpy?until=left&key=a"))).body)
         said, rest = entry["note"].split(" ", 1)
         assert 5 <= int(said) < 50
         assert rest == "of 10000 tokens"

@@ -87,7 +87,7 @@ async def test_a_client_that_leaves_ends_the_score(server):
     with socket.create_connection(("127.0.0.1", server.port)) as client:
         client.sendall(b"GET /steps.rpy?send=a&hold=left&send=b HTTP/1.1\r\nHost: x\r\n\r\n")
         await deferToThread(client.recv, 1000)
-    await until(lambda: "hold=left&send=b': the client left" in server.output)
+    await until(lambda: "hold=left&send=b': the client disconnected" in server.output)
     assert json.loads((await ask(server.url("steps.rpy?key=left"), "POST")).body)["opened"] == 0
 
 
