@@ -6,44 +6,35 @@ Break the response, in one of eleven ways.
 
 Parameters:
 
-    name   meaning                                           range         default
-    how    what goes wrong: see Ways                         one of these  empty
-    size   of the body before that (bytes)                   0 to 100000   10
-    end    what ends it, in place of the end that it has     close, reset  -
-    delay  wait before the first byte, or the end (seconds)  0 to 3600     0
-    key    a name of your own, for the ledger                any text      -
+    name   meaning                                        range         default
+    how    what is wrong: see Ways                        one of these  empty
+    size   bytes in the body, before it goes wrong        0 to 100000   10
+    end    end the connection like this instead           close, reset  -
+    delay  seconds to wait before the first byte or end   0 to 3600     0
+    key    a label for finding the request in the ledger  any text      -
 
-Ways: empty: no byte, and FIN. reset: no byte, and RST. silent: no byte, and no end. garbage: the
-    greeting of an SSH server, and FIN. All others begin as a 200 with a body of "size" bytes.
-    badheader: one line of the head has no colon; FIN. truncated: Content-Length is one byte more
-    than there are; FIN. stalled: the same, but no end. badchunk: after a chunk with the body the
-    size of the next is no number; FIN. These are whole, and the connection goes on: overlong:
-    after the body 8 bytes more than Content-Length has; twostatus: after the response a second
-    one, a 500; halfgzip: the body is a gzip member that lacks its end, and Content-Length is
-    that of what there is.
-Answer: the bytes of one of these ways, the same each time: without Date, Server-Timing and the
-    like. "end" is FIN (close) or RST (reset) after them; RST drops what has not been sent yet.
-    Where there is no end, it is RST after 3600 seconds. HEAD gets no body. POST is answered like
-    GET; its body is ignored.
-Errors: 400 and one line on the parameter that was wrong, and to HTTP/2, in which none of this can
-    be said; 405 or 501 for other methods; 500 if the script fails, or an aborted connection if
-    bytes are out.
-In a site: where a proxy shares its connections among users, what "overlong" and "twostatus" send
-    too much may reach the next of them. Leave this file out there.
-Client leaves: the timer is cancelled at once, and the log has a line.
+Ways: empty: no byte, then FIN. reset: no byte, then RST. silent: no byte, and no end. garbage: the
+    first line of an SSH server, then FIN. All others begin like a 200 with a body of "size" bytes.
+    badheader: a header line has no colon; FIN. truncated: Content-Length is one too many; FIN.
+    stalled: the same without an end. badchunk: the size of the second chunk is no number; FIN.
+    overlong: 8 bytes more than Content-Length. twostatus: a second response, a 500, follows the
+    first. halfgzip: a gzip member without its end. After these three, the connection stays open.
+Answer: exactly these bytes, without Date or Server-Timing. "end" is FIN (close) or RST (reset). What
+    has no end is reset after 3600 seconds. HEAD gets no body. POST is answered like GET.
+Errors: 400 with one line that says which parameter is wrong; 400 over HTTP/2, which can't say this.
+On a public site: leave this file out where a proxy shares its connections between users. The
+    surplus bytes of "overlong" and "twostatus" may reach another user.
+Client leaves: the timer is cancelled and the disconnect is logged.
 
 Try it:
 
     $ twistd -n web --path .
     $ curl 'http://127.0.0.1:8080/broken.rpy?how=truncated' || echo "exit code $?"
-    $ curl 'http://127.0.0.1:8080/broken.rpy?how=overlong'
-    $ curl -m 1 'http://127.0.0.1:8080/broken.rpy?how=stalled'
 """
 
 # SPDX-License-Identifier: MIT-0
-import re
 import zlib
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qs
 
 from twisted.internet import reactor
 from twisted.internet.defer import CancelledError, Deferred
@@ -52,11 +43,51 @@ from twisted.logger import Logger
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET
 
-recache()  # no state here: a server that keeps scripts in memory may keep this one
-log = Logger(namespace="rpy.broken")
 
-LONGEST = 3600  # seconds
-MOST = 100_000  # bytes
+class Broken(Resource):
+    isLeaf = True
+    clock = reactor  # replaced in tests
+
+    def render_GET(self, request):
+        try:
+            params = parse_params(request, "how", "size", "end", "delay", "key")
+            how = choice(params, "how", "empty", *WAYS)
+            size = number(params, "size", default=10, low=0, high=MAX_SIZE)
+            end = choice(params, "end", WAYS[how][1], "close", "reset")
+            delay = number(params, "delay", default=0.0, low=0, high=MAX_WAIT)
+        except ValueError as error:
+            return error_page(request, 400, error)
+        if request.transport is None:
+            return error_page(request, 400, "invalid protocol HTTP/2: give the request over HTTP/1")
+        return run(request, self.break_response(request, how, size, end, delay))
+
+    render_POST = render_GET
+
+    async def break_response(self, request, how, size, end, delay):
+        """Send what request.write would not send, then end as request.finish would not."""
+        await deferLater(self.clock, delay)
+        self.send(request, fill(WAYS[how][0], size), f"{how}: %d bytes, then {end}")
+        if end == "finish":
+            request.finish()
+        elif end == "close":
+            request.loseConnection()  # FIN, once everything is sent
+        else:
+            if end == "silence":
+                await deferLater(self.clock, MAX_WAIT)
+            await reset_connection(request, self.clock)
+
+    def send(self, request, data, note):
+        if request.method == b"HEAD":
+            headers, blank_line, _ = data.partition(b"\r\n\r\n")
+            data = headers + blank_line
+        request.note = note % len(data)  # for the ledger
+        if data:
+            request.startedWriting = True  # or Twisted would send a status line and headers
+            request.transport.write(data)
+
+
+MAX_WAIT = 3600  # seconds
+MAX_SIZE = 100_000  # bytes
 
 HEADERS = (
     "Content-Type: text/plain; charset=utf-8\r\n"
@@ -84,149 +115,105 @@ WAYS = {  # what is sent, and how it ends
 }
 
 
-def query(request, **known):
-    """The query's values. *known* names each with its default and what is allowed: low and high of
-    a number (whole if the default is), words, or nothing for any text. One whose default is False
-    is a flag: "name" or "name=1". ValueError on all else."""
-    pairs = parse_qsl(request.uri.partition(b"?")[2].decode("utf-8", "replace"), True)
-    values = {name: default for name, (default, *_) in known.items()}
-    for name, text in pairs:
-        if name not in known:
-            raise ValueError(f"{name[:40]!a} is no parameter here: give {', '.join(known)}")
-        if [other for other, _ in pairs].count(name) > 1:
-            raise ValueError(f"{name} is given more than once: give it once")
-        default, *allowed = known[name]
-        kind = type(default)
-        if kind is bool:
-            right, hint = text in ("", "1"), f"{name} or {name}=1"
-        elif kind is str:
-            right = text in allowed if allowed else len(text) <= 1000
-            hint = " or ".join(allowed) or "1000 characters at most"
-        else:
-            form = r"[0-9]{1,20}" if kind is int else r"[0-9]{1,20}(\.[0-9]*)?|\.[0-9]+"
-            right = re.fullmatch(form, text) and allowed[0] <= kind(text) <= allowed[1]
-            hint = "a {}number from {} to {}".format("whole " * (kind is int), *allowed)
-        if not right:
-            raise ValueError(f"{name}={text[:40]!a} is not allowed: give {hint}")
-        values[name] = kind is bool or kind(text)
-    return values
-
-
-def describe(request, content_type, **waits):
-    """Set the headers that all answers here have; *waits* are seconds, for Server-Timing."""
-    request.setHeader(b"Content-Type", content_type)
-    request.setHeader(b"Cache-Control", b"no-store")  # browsers line up what they could cache
-    request.setHeader(b"X-Content-Type-Options", b"nosniff")
-    if waits:
-        timing = [f"{name};dur={seconds * 1000:.3f}" for name, seconds in waits.items()]
-        request.setHeader(b"Server-Timing", ", ".join(timing).encode())
-
-
-def refuse(request, code, line):
-    """Answer with one plain line."""
-    request.setResponseCode(code)
-    describe(request, b"text/plain; charset=utf-8")
-    request.write(f"{line}\n".encode())
-    request.finish()
-    return NOT_DONE_YET
-
-
-def attempt(request, log, step):
-    """Call *step* from a timer, where an exception would reach nobody: tell log and client."""
-    try:
-        step()
-    except Exception:
-        log.failure("{uri!r} failed", uri=request.uri)
-        if request.startedWriting:  # a part must not pass for the whole
-            (request.transport or request.channel).abortConnection()
-        else:
-            if request.producer:
-                request.unregisterProducer()
-            refuse(request, 500, "the script failed: the server's log says why")
-
-
-async def sent(clock):
-    """Wait for the turns of the reactor in which what was written is sent: an abort drops it."""
-    for _ in range(2):
-        await deferLater(clock, 0)
-
-
-def run(request, log, coroutine):
-    """Answer by a coroutine: cancel it if the client leaves, tell log and client if it fails."""
-    left = []
-
-    def leave(reason):
-        if not work.called:  # else it was our own end that closed the connection
-            left.append(reason)
-            log.info("{uri!r}: the client left", uri=request.uri)
-            work.cancel()
-
-    def fail(failure):
-        if left:
-            failure.trap(CancelledError)  # what else there is, is logged as unhandled
-        else:
-            attempt(request, log, failure.raiseException)
-
-    request.notifyFinish().addErrback(leave)
-    work = Deferred.fromCoroutine(coroutine)
-    work.addErrback(fail)
-    return NOT_DONE_YET
-
-
-def fill(form, size):
-    """The bytes of *form*, with a body of *size* bytes in its places."""
+def fill(template, size):
+    """Return the bytes of *template*, with a body of *size* bytes in its places."""
     body = ("0123456789" * (size // 10 + 1))[:size]
     packer = zlib.compressobj(wbits=31)  # gzip
     member = packer.compress(body.encode()) + packer.flush(zlib.Z_SYNC_FLUSH)  # and no end
-    text = form.format(
+    text = template.format(
         size=size,
         more=size + 1,
         body=body,
-        chunk=f"{size:x}\r\n{body}\r\n" if size else "",  # one of no bytes would be the last
+        chunk=f"{size:x}\r\n{body}\r\n" if size else "",  # an empty chunk would be the last one
         packed=len(member),
         member=member.decode("latin-1"),
     )
     return text.encode("latin-1")
 
 
-class Broken(Resource):
-    isLeaf = True
-    clock = reactor  # which a test replaces
+# The helpers below have the same text in every script that uses them: see CONTRIBUTING.md.
 
-    def render_GET(self, request):
-        try:
-            how, end = ("empty", *WAYS), ("", "close", "reset")
-            size, delay = (10, 0, MOST), (0.0, 0, LONGEST)
-            asked = query(request, how=how, size=size, end=end, delay=delay, key=("",))
-        except ValueError as wrong:
-            return refuse(request, 400, wrong)
-        if request.transport is None:
-            return refuse(request, 400, "this needs HTTP/1: ask for it without HTTP/2")
-        return run(request, log, self.break_off(request, asked))
-
-    render_POST = render_GET
-
-    async def break_off(self, request, asked):
-        """Send what no request.write would, and end as no request.finish would."""
-        form, end = WAYS[asked["how"]]
-        data, end = fill(form, asked["size"]), asked["end"] or end
-        if request.method == b"HEAD":
-            head, blank, _ = data.partition(b"\r\n\r\n")
-            data = head + blank
-        request.note = f"{asked['how']}: {len(data)} bytes, then {end}"
-        await deferLater(self.clock, asked["delay"])
-        if data:
-            request.startedWriting = True  # so that nobody else sends a head
-            request.transport.write(data)
-        if end == "finish":
-            request.finish()
-        elif end == "close":
-            request.loseConnection()  # FIN, once all is sent
-        else:
-            if end == "silence":
-                await deferLater(self.clock, LONGEST)
-            await sent(self.clock)
-            request.transport.abortConnection()  # RST, and what is not sent by now is lost
+log = Logger(namespace="rpy.broken")
 
 
+def parse_params(request, *names):
+    """Return the query string as a dict. Unknown and repeated names are a ValueError."""
+    query = request.uri.partition(b"?")[2].decode("utf-8", "replace")
+    params = parse_qs(query, keep_blank_values=True)
+    for name, values in params.items():
+        if name not in names:
+            raise ValueError(f"unknown parameter {name[:40]!a}: give one of {', '.join(names)}")
+        if len(values) > 1:
+            raise ValueError(f"{name} was given {len(values)} times: give it once")
+        if len(values[0]) > 1000:
+            raise ValueError(f"{name} is too long: give at most 1000 characters")
+    return {name: values[0] for name, values in params.items()}
+
+
+def number(params, name, default, low, high):
+    """Return a number between *low* and *high*; a whole number if *default* is one."""
+    text = params.get(name, str(default))
+    digits = text if type(default) is int else text.replace(".", "", 1)
+    if not (digits.isascii() and digits.isdecimal() and low <= float(text) <= high):
+        kind = "a whole number" if type(default) is int else "a number"
+        raise ValueError(f"invalid {name} {text[:40]!a}: give {kind} from {low} to {high}")
+    return type(default)(text)
+
+
+def choice(params, name, default, *allowed):
+    """Return one of the words in *allowed*, or *default* if the parameter is missing."""
+    text = params.get(name, default)
+    if name in params and text not in allowed:
+        raise ValueError(f"invalid {name} {text[:40]!a}: give {' or '.join(allowed)}")
+    return text
+
+
+def set_headers(request, content_type, **timings):
+    """Set the headers every response has, and *timings*, in seconds, as Server-Timing."""
+    request.setHeader("Content-Type", content_type)
+    request.setHeader("Cache-Control", "no-store")
+    request.setHeader("X-Content-Type-Options", "nosniff")
+    for name, seconds in timings.items():
+        request.responseHeaders.addRawHeader("Server-Timing", f"{name};dur={seconds * 1000:.3f}")
+
+
+def error_page(request, code, message):
+    """Set the status and headers of a one-line error; return its body."""
+    request.setResponseCode(code)
+    set_headers(request, "text/plain; charset=utf-8")
+    return f"{message}\n".encode()
+
+
+def run(request, coroutine):
+    """Let *coroutine* answer *request*; cancel it if the client disconnects."""
+    work = Deferred.fromCoroutine(coroutine)
+    request.notifyFinish().addErrback(lambda reason: work.cancel())
+    work.addErrback(report_failure, request)
+    return NOT_DONE_YET
+
+
+def report_failure(failure, request):
+    """An errback: log why there is no answer, and tell the client if it is still connected."""
+    connected = getattr(request, "channel", None) is not None
+    if failure.check(CancelledError) and not connected:
+        log.info("{uri!r}: the client disconnected", uri=request.uri)
+        return
+    log.failure("{uri!r} failed", failure, uri=request.uri)
+    if connected and request.producer:
+        request.unregisterProducer()
+    if connected and request.startedWriting:  # never let part of a response pass for all of it
+        (request.transport or request.channel).abortConnection()
+    elif connected:
+        request.write(error_page(request, 500, "the script failed: the server's log says why"))
+        request.finish()
+
+
+async def reset_connection(request, clock):
+    """Reset the connection, after what was written has left: a reset drops what has not."""
+    for _ in range(2):  # it leaves within two turns of the reactor
+        await deferLater(clock, 0)
+    (request.transport or request.channel).abortConnection()
+
+
+recache()  # stateless, so `tarry serve` may reuse this resource; plain twistd ignores this
 resource = Broken()

@@ -3,36 +3,30 @@ Fail at first, or at random, then succeed.
 
     GET /flaky.rpy?key=a&failures=2
     POST /flaky.rpy?rate=0.3&seed=7
-    GET /flaky.rpy?key=a&count
     DELETE /flaky.rpy?key=a
 
 Parameters:
 
-    name      meaning                                              range            default
-    key       whose requests are counted                           any text         -
-    failures  how many fail at first                               0 to 10000       2
-    rate      the share that fails instead, here and there         0 to 1           0
-    seed      which they are: the same for the same seed           0 to 4294967295  0
-    status    of a failure                                         400 to 599       503
-    retry     Retry-After of a failure (seconds)                   0 to 3600        1
-    delay     wait before the answer (seconds)                     0 to 3600        0
-    count     tell what was counted, without counting this         flag             -
+    name      meaning                                         range            default
+    key       requests are counted separately for each key    any text         -
+    failures  how many requests fail at first                 0 to 10000       2
+    rate      instead, the share of requests that fail        0 to 1           0
+    seed      with "rate": the same seed, the same failures   0 to 4294967295  0
+    status    status of a failure                             400 to 599       503
+    retry     Retry-After of a failure, in seconds            0 to 3600        1
+    delay     seconds to wait before answering                0 to 3600        0
+    count     return the counts, without counting this        flag             -
 
-Answer: 200 application/json, or "status" and Retry-After: "key", "n", the number of the request
-    among those of this key, and "failed". It counts when it arrives, not after its "delay". To
-    "count": "key", "requests" and "failed". To DELETE, after which the key starts anew: "key" and
-    "forgotten", how many were counted. Server-Timing has the wait in milliseconds. POST is
-    answered like GET, its body is ignored; HEAD, too, waits and counts.
-Errors: 400 and one line on the parameter that was wrong; 405 or 501 for other methods; 500 if
-    the script fails.
-Kept: 1000 keys, each for an hour after the last request for it; of more, the one unused for
-    longest goes.
-Client leaves: the timer is cancelled at once, and the log has a line. The request still counts.
+Answer: 200 application/json, or "status": "key", "n" (the request's number for this key, counted on
+    arrival) and "failed". "count" returns "key", "requests" and "failed". DELETE resets the key and
+    returns "key" and "forgotten", its count. HEAD counts too. Server-Timing reports the wait.
+Errors: 400 with one line that says which parameter is wrong; 404 for any path below this one.
+Kept: 1000 keys, each for an hour after its last request. The key unused for longest makes room.
+Client leaves: the timer is cancelled and the disconnect is logged. The request still counts.
 
 Try it:
 
     $ twistd -n web --path .
-    $ curl -i 'http://127.0.0.1:8080/flaky.rpy?key=a&failures=1'
     $ curl -i 'http://127.0.0.1:8080/flaky.rpy?key=a&failures=1'
     $ curl 'http://127.0.0.1:8080/flaky.rpy?key=a&count'
 """
@@ -40,9 +34,8 @@ Try it:
 # SPDX-License-Identifier: MIT-0
 import json
 import random
-import re
 import time
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qs
 
 from twisted.internet import reactor
 from twisted.internet.defer import CancelledError, Deferred
@@ -51,192 +44,192 @@ from twisted.logger import Logger
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET
 
-cache()  # from here on only once: the counts must outlive the request
-log = Logger(namespace="rpy.flaky")
-
-LONGEST = 3600  # seconds
-MOST = 10_000  # failures
-KEYS = 1000
+MAX_WAIT, MAX_KEYS = 3600, 1000  # seconds, keys
 
 
-def query(request, **known):
-    """The query's values. *known* names each with its default and what is allowed: low and high of
-    a number (whole if the default is), words, or nothing for any text. One whose default is False
-    is a flag: "name" or "name=1". ValueError on all else."""
-    pairs = parse_qsl(request.uri.partition(b"?")[2].decode("utf-8", "replace"), True)
-    values = {name: default for name, (default, *_) in known.items()}
-    for name, text in pairs:
-        if name not in known:
-            raise ValueError(f"{name[:40]!a} is no parameter here: give {', '.join(known)}")
-        if [other for other, _ in pairs].count(name) > 1:
-            raise ValueError(f"{name} is given more than once: give it once")
-        default, *allowed = known[name]
-        kind = type(default)
-        if kind is bool:
-            right, hint = text in ("", "1"), f"{name} or {name}=1"
-        elif kind is str:
-            right = text in allowed if allowed else len(text) <= 1000
-            hint = " or ".join(allowed) or "1000 characters at most"
-        else:
-            form = r"[0-9]{1,20}" if kind is int else r"[0-9]{1,20}(\.[0-9]*)?|\.[0-9]+"
-            right = re.fullmatch(form, text) and allowed[0] <= kind(text) <= allowed[1]
-            hint = "a {}number from {} to {}".format("whole " * (kind is int), *allowed)
-        if not right:
-            raise ValueError(f"{name}={text[:40]!a} is not allowed: give {hint}")
-        values[name] = kind is bool or kind(text)
-    return values
+class Flaky(Resource):
+    isLeaf = True
+    clock, now = reactor, time.monotonic  # replaced in tests
 
+    def __init__(self):
+        super().__init__()
+        self.counts = States(Counts, limit=MAX_KEYS, lifetime=MAX_WAIT)
 
-def describe(request, content_type, **waits):
-    """Set the headers that all answers here have; *waits* are seconds, for Server-Timing."""
-    request.setHeader(b"Content-Type", content_type)
-    request.setHeader(b"Cache-Control", b"no-store")  # browsers line up what they could cache
-    request.setHeader(b"X-Content-Type-Options", b"nosniff")
-    if waits:
-        timing = [f"{name};dur={seconds * 1000:.3f}" for name, seconds in waits.items()]
-        request.setHeader(b"Server-Timing", ", ".join(timing).encode())
+    def render(self, request):
+        if (
+            request.postpath
+        ):  # else /flaky.rpy/setup.bat?key=… would be a file of the client's making
+            return error_page(request, 404, "no such page: ask for flaky.rpy itself")
+        return super().render(request)
 
+    def render_GET(self, request):
+        try:
+            params = parse_params(
+                request, "key", "failures", "rate", "seed", "status", "retry", "delay", "count"
+            )
+            failures = number(params, "failures", default=2, low=0, high=10_000)
+            rate = number(params, "rate", default=0.0, low=0, high=1)
+            seed = number(params, "seed", default=0, low=0, high=2**32 - 1)
+            status = number(params, "status", default=503, low=400, high=599)
+            retry = number(params, "retry", default=1, low=0, high=MAX_WAIT)
+            delay = number(params, "delay", default=0.0, low=0, high=MAX_WAIT)
+            count = flag(params, "count")
+        except ValueError as error:
+            return error_page(request, 400, error)
+        key = params.get("key", "")
+        counts = self.counts.use(key, self.now())
+        if count:
+            told = {"key": key, "requests": counts.requests, "failed": counts.failed}
+            return json_page(request, told)
+        counts.requests += 1
+        n = counts.requests
+        # Each number has a draw of its own, so the order of arrival does not matter.
+        failed = random.Random(f"{seed}/{n}").random() < rate if rate else n <= failures
+        counts.failed += failed
+        content = {"key": key, "n": n, "failed": failed}
+        return run(request, self.answer(request, delay, content, status, retry))
 
-def refuse(request, code, line):
-    """Answer with one plain line."""
-    request.setResponseCode(code)
-    describe(request, b"text/plain; charset=utf-8")
-    request.write(f"{line}\n".encode())
-    request.finish()
-    return NOT_DONE_YET
+    render_POST = render_GET
 
+    def render_DELETE(self, request):
+        try:
+            key = parse_params(request, "key").get("key", "")
+        except ValueError as error:
+            return error_page(request, 400, error)
+        counts = self.counts.use(key, self.now())
+        forgotten, counts.requests, counts.failed = counts.requests, 0, 0
+        return json_page(request, {"key": key, "forgotten": forgotten})
 
-def attempt(request, log, step):
-    """Call *step* from a timer, where an exception would reach nobody: tell log and client."""
-    try:
-        step()
-    except Exception:
-        log.failure("{uri!r} failed", uri=request.uri)
-        if request.startedWriting:  # a part must not pass for the whole
-            (request.transport or request.channel).abortConnection()
-        else:
-            if request.producer:
-                request.unregisterProducer()
-            refuse(request, 500, "the script failed: the server's log says why")
-
-
-def answer(request, content, code=200, **waits):
-    """Answer with *content* as JSON; *waits* as in describe."""
-    request.setResponseCode(code)
-    describe(request, b"application/json", **waits)
-    request.write(json.dumps(content).encode() + b"\n")
-    request.finish()
-    return NOT_DONE_YET
-
-
-def run(request, log, coroutine):
-    """Answer by a coroutine: cancel it if the client leaves, tell log and client if it fails."""
-    left = []
-
-    def leave(reason):
-        if not work.called:  # else it was our own end that closed the connection
-            left.append(reason)
-            log.info("{uri!r}: the client left", uri=request.uri)
-            work.cancel()
-
-    def fail(failure):
-        if left:
-            failure.trap(CancelledError)  # what else there is, is logged as unhandled
-        else:
-            attempt(request, log, failure.raiseException)
-
-    request.notifyFinish().addErrback(leave)
-    work = Deferred.fromCoroutine(coroutine)
-    work.addErrback(fail)
-    return NOT_DONE_YET
-
-
-class Kept:
-    """States by key, at most *most*. What is not busy goes: the one unused for longest where room
-    is needed, and each when nobody has asked for it in *lifetime* seconds."""
-
-    def __init__(self, make, most, lifetime):
-        self.make, self.most, self.lifetime, self.states = make, most, lifetime, {}
-
-    def use(self, key, now):
-        """The state of *key*, made if need be; None if all others are busy and there is no room."""
-        for _ in range(len(self.states)):
-            old, (state, used) = next(iter(self.states.items()))  # the one unused for longest
-            crowded = len(self.states) >= self.most and key not in self.states
-            if not crowded and now - used < self.lifetime:
-                break
-            del self.states[old]
-            if state.busy():
-                self.states[old] = state, now
-        if len(self.states) >= self.most and key not in self.states:
-            return None
-        state, _ = self.states.pop(key, None) or (self.make(), now)
-        self.states[key] = state, now
-        return state
+    async def answer(self, request, delay, content, status, retry):
+        """Fail or succeed after *delay* seconds; which of the two was decided on arrival."""
+        arrived, code = self.now(), status if content["failed"] else 200
+        await deferLater(self.clock, delay)
+        if content["failed"]:
+            request.setHeader("Retry-After", str(retry))
+        request.write(json_page(request, content, code, wait=self.now() - arrived))
+        request.finish()
 
 
 class Counts:
+    """What was counted for one key."""
+
     requests = failed = 0
 
     def busy(self):
         return False
 
 
-class Flaky(Resource):
-    isLeaf = True
-    clock, now = reactor, time.monotonic  # which a test replaces
+# The helpers below have the same text in every script that uses them: see CONTRIBUTING.md.
 
-    def __init__(self):
-        super().__init__()
-        self.counts = Kept(Counts, KEYS, LONGEST)
-
-    def render_GET(self, request):
-        try:
-            asked = query(
-                request,
-                key=("",),
-                failures=(2, 0, MOST),
-                rate=(0.0, 0, 1),
-                seed=(0, 0, 2**32 - 1),
-                status=(503, 400, 599),
-                retry=(1, 0, LONGEST),
-                delay=(0.0, 0, LONGEST),
-                count=(False,),
-            )
-        except ValueError as wrong:
-            return refuse(request, 400, wrong)
-        counts = self.counts.use(asked["key"], self.now())
-        if asked["count"]:
-            content = {"key": asked["key"], "requests": counts.requests, "failed": counts.failed}
-            return answer(request, content)
-        return run(request, log, self.fail_or_not(request, counts, asked))
-
-    render_POST = render_GET
-
-    def render_DELETE(self, request):
-        try:
-            key = query(request, key=("",))["key"]
-        except ValueError as wrong:
-            return refuse(request, 400, wrong)
-        counts = self.counts.use(key, self.now())
-        content = {"key": key, "forgotten": counts.requests}
-        counts.requests = counts.failed = 0
-        return answer(request, content)
-
-    async def fail_or_not(self, request, counts, asked):
-        """Count the request as soon as it is there, then answer in its time."""
-        arrived = self.now()
-        counts.requests = n = counts.requests + 1
-        if asked["rate"]:  # each number has its own draw, in whatever order they come
-            failed = random.Random(f"{asked['seed']}/{n}").random() < asked["rate"]
-        else:
-            failed = n <= asked["failures"]
-        counts.failed += failed
-        await deferLater(self.clock, asked["delay"])
-        if failed:
-            request.setHeader(b"Retry-After", b"%d" % asked["retry"])
-        content = {"key": asked["key"], "n": n, "failed": failed}
-        answer(request, content, asked["status"] if failed else 200, wait=self.now() - arrived)
+log = Logger(namespace="rpy.flaky")
 
 
+def parse_params(request, *names):
+    """Return the query string as a dict. Unknown and repeated names are a ValueError."""
+    query = request.uri.partition(b"?")[2].decode("utf-8", "replace")
+    params = parse_qs(query, keep_blank_values=True)
+    for name, values in params.items():
+        if name not in names:
+            raise ValueError(f"unknown parameter {name[:40]!a}: give one of {', '.join(names)}")
+        if len(values) > 1:
+            raise ValueError(f"{name} was given {len(values)} times: give it once")
+        if len(values[0]) > 1000:
+            raise ValueError(f"{name} is too long: give at most 1000 characters")
+    return {name: values[0] for name, values in params.items()}
+
+
+def number(params, name, default, low, high):
+    """Return a number between *low* and *high*; a whole number if *default* is one."""
+    text = params.get(name, str(default))
+    digits = text if type(default) is int else text.replace(".", "", 1)
+    if not (digits.isascii() and digits.isdecimal() and low <= float(text) <= high):
+        kind = "a whole number" if type(default) is int else "a number"
+        raise ValueError(f"invalid {name} {text[:40]!a}: give {kind} from {low} to {high}")
+    return type(default)(text)
+
+
+def flag(params, name):
+    """Return whether the parameter is there, as "name" or "name=1"."""
+    text = params.get(name, "")
+    if text not in ("", "1"):
+        raise ValueError(f"invalid {name} {text[:40]!a}: give {name} or {name}=1")
+    return name in params
+
+
+def set_headers(request, content_type, **timings):
+    """Set the headers every response has, and *timings*, in seconds, as Server-Timing."""
+    request.setHeader("Content-Type", content_type)
+    request.setHeader("Cache-Control", "no-store")
+    request.setHeader("X-Content-Type-Options", "nosniff")
+    for name, seconds in timings.items():
+        request.responseHeaders.addRawHeader("Server-Timing", f"{name};dur={seconds * 1000:.3f}")
+
+
+def error_page(request, code, message):
+    """Set the status and headers of a one-line error; return its body."""
+    request.setResponseCode(code)
+    set_headers(request, "text/plain; charset=utf-8")
+    return f"{message}\n".encode()
+
+
+def json_page(request, content, code=200, **timings):
+    """Set the status and headers of a JSON response; return its body."""
+    request.setResponseCode(code)
+    set_headers(request, "application/json", **timings)
+    return json.dumps(content).encode() + b"\n"
+
+
+def run(request, coroutine):
+    """Let *coroutine* answer *request*; cancel it if the client disconnects."""
+    work = Deferred.fromCoroutine(coroutine)
+    request.notifyFinish().addErrback(lambda reason: work.cancel())
+    work.addErrback(report_failure, request)
+    return NOT_DONE_YET
+
+
+def report_failure(failure, request):
+    """An errback: log why there is no answer, and tell the client if it is still connected."""
+    connected = getattr(request, "channel", None) is not None
+    if failure.check(CancelledError) and not connected:
+        log.info("{uri!r}: the client disconnected", uri=request.uri)
+        return
+    log.failure("{uri!r} failed", failure, uri=request.uri)
+    if connected and request.producer:
+        request.unregisterProducer()
+    if connected and request.startedWriting:  # never let part of a response pass for all of it
+        (request.transport or request.channel).abortConnection()
+    elif connected:
+        request.write(error_page(request, 500, "the script failed: the server's log says why"))
+        request.finish()
+
+
+class States:
+    """One state for each key, made by *make*; at most *limit* of them.
+
+    A state that no request has used for *lifetime* seconds is dropped. When there is no room for a
+    new key, the state unused for longest is dropped. A state whose `busy()` is true stays.
+    """
+
+    def __init__(self, make, limit, lifetime):
+        self.make, self.limit, self.lifetime = make, limit, lifetime
+        self.states = {}  # key -> (state, last use), the one unused for longest first
+
+    def use(self, key, now):
+        """Return the state of *key*, new or not; None if there is no room for it."""
+        for _ in range(len(self.states)):
+            oldest, (state, used) = next(iter(self.states.items()))
+            full = len(self.states) >= self.limit and key not in self.states
+            if not full and now - used < self.lifetime:
+                break
+            del self.states[oldest]
+            if state.busy():
+                self.states[oldest] = state, now
+        if len(self.states) >= self.limit and key not in self.states:
+            return None
+        state, _ = self.states.pop(key, None) or (self.make(), now)
+        self.states[key] = state, now
+        return state
+
+
+cache()  # keep this resource, and with it the counts, from request to request
 resource = Flaky()

@@ -1,55 +1,33 @@
 """
-Wait for a time drawn at random, the same for a seed.
+Wait for a random time, the same one for the same seed.
 
-    GET /jittered.rpy?key=a
-    GET /jittered.rpy?distribution=lognormal&median=0.2&key=a&seed=7
-    GET /jittered.rpy?mean=2&spread=1&seed=7&n=3
+    GET /jittered.rpy?distribution=lognormal&median=0.2&seed=7&n=3
     DELETE /jittered.rpy?key=a
 
 Parameters:
 
     name          meaning                                       range            default
     distribution  what to draw from: see Distributions          one of these     uniform
-    mean          of the distribution (seconds)                 0 to 3600        1
-    median        of the distribution, in place of a "mean"     0 to 3600        -
-    spread        how far around: see Distributions             0 to 3600        -
-    most          what is drawn above is cut to this (seconds)  0 to 3600        60
-    seed          of the draws: the same for the same seed      0 to 4294967295  -
-    n             number of the draw, in place of the next one  1 to 1000000000  -
-    key           whose draws are numbered, from 1 on           any text         -
+    mean          mean of the distribution, in seconds          0 to 3600        1
+    median        its median in seconds, instead of the mean    0 to 3600        -
+    spread        how far the draws vary (half the mean)        0 to 3600        -
+    most          longer waits are cut to this many seconds     0 to 3600        60
+    seed          same seed, same draws, on any machine         0 to 4294967295  -
+    n             number of the draw, instead of the next one   1 to 1000000000  -
+    key           draws are numbered from 1 for each key        any text         -
 
-Distributions: uniform: from the median less "spread" to the median and "spread". normal: "spread"
-    is the standard deviation. For these two, it is half the mean if it is not given, and the mean
-    is the median. lognormal, pareto: "spread" is the standard deviation of the logarithm, 0.5 if
-    it is not given; pareto's shape is 1 / spread. exponential: has no use for "spread". What is
-    drawn below 0 is cut to 0.
-Formulas: of a u between 0 and 1, and z, the standard normal distribution's quantile of u: uniform:
-    median + spread * (2u - 1); normal: median + spread * z; lognormal: median * exp(spread * z),
-    whose mean is median * exp(spread ** 2 / 2); exponential: -median * log2(1 - u), whose mean is
-    median / ln(2); pareto: median / (2 * (1 - u)) ** spread, whose mean is median / 2 ** spread /
-    (1 - spread). To get u, take the SHA-256 of "seed" and "n" with a slash between, as in 7/3: its
-    first 48 bits are a number k, and u is (k + 0.5) / 2 ** 48. No process, machine or version has
-    a part in it.
-Answer: 200 application/json: "key", "seed", "n", "distribution", "drawn", to the microsecond,
-    "wait", that cut to between 0 and "most", and "waited", as measured; all three in seconds. With
-    that "seed" and "n", the wait is the same again; the same series again has a new key, or one
-    that was DELETEd. The header Server-Timing has what was waited
-    in milliseconds. HEAD waits as long, and takes a number as well. To DELETE, after which the key
-    starts anew: "key" and "forgotten", how many were numbered.
-Errors: 400 and one line on the parameter that was wrong, on "mean" and "median" in one request, and
-    on a "spread" over 10 for lognormal and pareto, or of 1 and more for pareto by its "mean", as
-    it has none then; 405 or 501 for other methods; 500 if
-    the script fails.
-Kept: of a key, the number of draws, and a seed for those that give none, drawn afresh. 1000 keys,
-    each for an hour after the last request for it; of more, the one unused for longest goes.
-Client leaves: the timer is cancelled at once, and the log has a line. The number stays taken.
+Distributions: uniform: the median, give or take "spread". normal: "spread" is the standard deviation.
+    lognormal: it is that of the logarithm, 0.5 by default, 10 at most. exponential: without it.
+Answer: 200 application/json: "key", "seed", "n", "distribution", "drawn", "wait" (the draw, cut to 0
+    to "most") and "waited", in seconds. DELETE resets a key: "key" and "forgotten", its draws.
+Errors: 400 with one line that says which parameter is wrong; 404 for any path below this one.
+Kept: 1000 keys, each for an hour after its last request. The key unused for longest makes room.
+Client leaves: the timer is cancelled and the disconnect is logged. Its number stays taken.
 
 Try it:
 
     $ twistd -n web --path .
     $ curl 'http://127.0.0.1:8080/jittered.rpy?key=a&seed=7'
-    $ curl 'http://127.0.0.1:8080/jittered.rpy?key=a&seed=7'
-    $ curl 'http://127.0.0.1:8080/jittered.rpy?seed=7&n=1'
 """
 
 # SPDX-License-Identifier: MIT-0
@@ -57,10 +35,9 @@ import hashlib
 import json
 import math
 import random
-import re
+import statistics
 import time
-from statistics import NormalDist
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qs
 
 from twisted.internet import reactor
 from twisted.internet.defer import CancelledError, Deferred
@@ -69,244 +46,222 @@ from twisted.logger import Logger
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET
 
-cache()  # from here on only once: the numbers must outlive the request
+
+class Jittered(Resource):
+    isLeaf = True
+    clock, now = reactor, time.monotonic  # replaced in tests
+
+    def __init__(self):
+        super().__init__()
+        self.draws = States(Draws, limit=1000, lifetime=MAX_WAIT)
+
+    def render(self, request):
+        if (
+            request.postpath
+        ):  # else /jittered.rpy/setup.bat?key=… would be a file of a client's making
+            return error_page(request, 404, "no such page: ask for jittered.rpy itself")
+        return super().render(request)
+
+    def render_GET(self, request):
+        try:
+            params = parse_params(
+                request, "distribution", "mean", "median", "spread", "most", "seed", "n", "key"
+            )
+            distribution, median, spread = parse_distribution(params)
+            most = number(params, "most", default=60.0, low=0, high=MAX_WAIT)
+            seed = number(params, "seed", default=0, low=0, high=2**32 - 1)
+            n = number(params, "n", default=1, low=1, high=10**9)
+        except ValueError as error:
+            return error_page(request, 400, error)
+        key = params.get("key", "")
+        draws = self.draws.use(key, self.now())
+        if "n" not in params:
+            n = draws.n = draws.n + 1
+        if "seed" not in params:
+            seed = draws.seed
+        request.note = f"seed={seed}&n={n}"  # for the ledger
+        # Machines differ in the last bit of a logarithm; once rounded, the waits are the same.
+        drawn = round(QUANTILES[distribution](uniform(seed, n), median, spread), 6)
+        content = {"key": key, "seed": seed, "n": n, "distribution": distribution, "drawn": drawn}
+        return run(request, self.wait(request, content, min(max(0, drawn), most)))
+
+    async def wait(self, request, content, wait):
+        """Answer after *wait* seconds with everything it takes to wait as long again."""
+        arrived = self.now()
+        await deferLater(self.clock, wait)
+        waited = self.now() - arrived
+        content.update(wait=wait, waited=round(waited, 6))
+        request.write(json_page(request, content, wait=waited))
+        request.finish()
+
+    def render_DELETE(self, request):
+        try:
+            key = parse_params(request, "key").get("key", "")
+        except ValueError as error:
+            return error_page(request, 400, error)
+        draws = self.draws.use(key, self.now())
+        forgotten, draws.n, draws.seed = draws.n, 0, random.randrange(2**32)
+        return json_page(request, {"key": key, "forgotten": forgotten})
+
+
+MAX_WAIT = 3600  # seconds
+
+
+class Draws:
+    """The draws of one key: how many, and a seed for requests that give none."""
+
+    def __init__(self):
+        self.n, self.seed = 0, random.randrange(2**32)
+
+    def busy(self):
+        return False
+
+
+def parse_distribution(params):
+    """Return the distribution's name, median and spread."""
+    name = choice(params, "distribution", "uniform", *QUANTILES)
+    if "mean" in params and "median" in params:
+        raise ValueError("both mean and median: give one of them")
+    middle = "median" if "median" in params else "mean"
+    median = number(params, middle, default=1.0, low=0, high=MAX_WAIT)
+    widest = 10 if name == "lognormal" else MAX_WAIT
+    spread = number(params, "spread", default=0.5, low=0, high=widest)
+    if "spread" not in params and name != "lognormal":
+        spread = median / 2
+    if middle == "mean":  # in a symmetrical distribution it is the median too
+        median *= {"lognormal": math.exp(-(spread**2) / 2), "exponential": math.log(2)}.get(name, 1)
+    return name, median, spread
+
+
+def uniform(seed, n):
+    """Return a number between 0 and 1 that depends on *seed* and *n* alone.
+
+    It is (k + 0.5) / 2**48, k being the first 48 bits of the SHA-256 of both, as in "7/3".
+    """
+    bits = hashlib.sha256(b"%d/%d" % (seed, n)).digest()[:6]
+    return (int.from_bytes(bits, "big") + 0.5) / 2**48  # never 0 or 1 itself
+
+
+z = statistics.NormalDist().inv_cdf
+QUANTILES = {  # what a share u of all draws is below: for a uniform u, a draw (inverse transform sampling)
+    "uniform": lambda u, median, spread: median + spread * (2 * u - 1),
+    "normal": lambda u, median, spread: median + spread * z(u),
+    "lognormal": lambda u, median, spread: median * math.exp(spread * z(u)),
+    "exponential": lambda u, median, spread: -median * math.log2(1 - u),
+}
+
+
+# The helpers below have the same text in every script that uses them: see CONTRIBUTING.md.
+
 log = Logger(namespace="rpy.jittered")
 
-LONGEST = 3600  # seconds
-WIDEST = 10  # standard deviations of a logarithm
-SEEDS = 2**32
-DRAWS = 10**9
-KEYS = 1000
-DISTRIBUTIONS = ("uniform", "normal", "lognormal", "exponential", "pareto")
-NOT_GIVEN = -1.0
+
+def parse_params(request, *names):
+    """Return the query string as a dict. Unknown and repeated names are a ValueError."""
+    query = request.uri.partition(b"?")[2].decode("utf-8", "replace")
+    params = parse_qs(query, keep_blank_values=True)
+    for name, values in params.items():
+        if name not in names:
+            raise ValueError(f"unknown parameter {name[:40]!a}: give one of {', '.join(names)}")
+        if len(values) > 1:
+            raise ValueError(f"{name} was given {len(values)} times: give it once")
+        if len(values[0]) > 1000:
+            raise ValueError(f"{name} is too long: give at most 1000 characters")
+    return {name: values[0] for name, values in params.items()}
 
 
-def query(request, **known):
-    """The query's values. *known* names each with its default and what is allowed: low and high of
-    a number (whole if the default is), words, or nothing for any text. One whose default is False
-    is a flag: "name" or "name=1". ValueError on all else."""
-    pairs = parse_qsl(request.uri.partition(b"?")[2].decode("utf-8", "replace"), True)
-    values = {name: default for name, (default, *_) in known.items()}
-    for name, text in pairs:
-        if name not in known:
-            raise ValueError(f"{name[:40]!a} is no parameter here: give {', '.join(known)}")
-        if [other for other, _ in pairs].count(name) > 1:
-            raise ValueError(f"{name} is given more than once: give it once")
-        default, *allowed = known[name]
-        kind = type(default)
-        if kind is bool:
-            right, hint = text in ("", "1"), f"{name} or {name}=1"
-        elif kind is str:
-            right = text in allowed if allowed else len(text) <= 1000
-            hint = " or ".join(allowed) or "1000 characters at most"
-        else:
-            form = r"[0-9]{1,20}" if kind is int else r"[0-9]{1,20}(\.[0-9]*)?|\.[0-9]+"
-            right = re.fullmatch(form, text) and allowed[0] <= kind(text) <= allowed[1]
-            hint = "a {}number from {} to {}".format("whole " * (kind is int), *allowed)
-        if not right:
-            raise ValueError(f"{name}={text[:40]!a} is not allowed: give {hint}")
-        values[name] = kind is bool or kind(text)
-    return values
+def number(params, name, default, low, high):
+    """Return a number between *low* and *high*; a whole number if *default* is one."""
+    text = params.get(name, str(default))
+    digits = text if type(default) is int else text.replace(".", "", 1)
+    if not (digits.isascii() and digits.isdecimal() and low <= float(text) <= high):
+        kind = "a whole number" if type(default) is int else "a number"
+        raise ValueError(f"invalid {name} {text[:40]!a}: give {kind} from {low} to {high}")
+    return type(default)(text)
 
 
-def describe(request, content_type, **waits):
-    """Set the headers that all answers here have; *waits* are seconds, for Server-Timing."""
-    request.setHeader(b"Content-Type", content_type)
-    request.setHeader(b"Cache-Control", b"no-store")  # browsers line up what they could cache
-    request.setHeader(b"X-Content-Type-Options", b"nosniff")
-    if waits:
-        timing = [f"{name};dur={seconds * 1000:.3f}" for name, seconds in waits.items()]
-        request.setHeader(b"Server-Timing", ", ".join(timing).encode())
+def choice(params, name, default, *allowed):
+    """Return one of the words in *allowed*, or *default* if the parameter is missing."""
+    text = params.get(name, default)
+    if name in params and text not in allowed:
+        raise ValueError(f"invalid {name} {text[:40]!a}: give {' or '.join(allowed)}")
+    return text
 
 
-def refuse(request, code, line):
-    """Answer with one plain line."""
+def set_headers(request, content_type, **timings):
+    """Set the headers every response has, and *timings*, in seconds, as Server-Timing."""
+    request.setHeader("Content-Type", content_type)
+    request.setHeader("Cache-Control", "no-store")
+    request.setHeader("X-Content-Type-Options", "nosniff")
+    for name, seconds in timings.items():
+        request.responseHeaders.addRawHeader("Server-Timing", f"{name};dur={seconds * 1000:.3f}")
+
+
+def error_page(request, code, message):
+    """Set the status and headers of a one-line error; return its body."""
     request.setResponseCode(code)
-    describe(request, b"text/plain; charset=utf-8")
-    request.write(f"{line}\n".encode())
-    request.finish()
-    return NOT_DONE_YET
+    set_headers(request, "text/plain; charset=utf-8")
+    return f"{message}\n".encode()
 
 
-def attempt(request, log, step):
-    """Call *step* from a timer, where an exception would reach nobody: tell log and client."""
-    try:
-        step()
-    except Exception:
-        log.failure("{uri!r} failed", uri=request.uri)
-        if request.startedWriting:  # a part must not pass for the whole
-            (request.transport or request.channel).abortConnection()
-        else:
-            if request.producer:
-                request.unregisterProducer()
-            refuse(request, 500, "the script failed: the server's log says why")
-
-
-def answer(request, content, code=200, **waits):
-    """Answer with *content* as JSON; *waits* as in describe."""
+def json_page(request, content, code=200, **timings):
+    """Set the status and headers of a JSON response; return its body."""
     request.setResponseCode(code)
-    describe(request, b"application/json", **waits)
-    request.write(json.dumps(content).encode() + b"\n")
-    request.finish()
-    return NOT_DONE_YET
+    set_headers(request, "application/json", **timings)
+    return json.dumps(content).encode() + b"\n"
 
 
-def run(request, log, coroutine):
-    """Answer by a coroutine: cancel it if the client leaves, tell log and client if it fails."""
-    left = []
-
-    def leave(reason):
-        if not work.called:  # else it was our own end that closed the connection
-            left.append(reason)
-            log.info("{uri!r}: the client left", uri=request.uri)
-            work.cancel()
-
-    def fail(failure):
-        if left:
-            failure.trap(CancelledError)  # what else there is, is logged as unhandled
-        else:
-            attempt(request, log, failure.raiseException)
-
-    request.notifyFinish().addErrback(leave)
+def run(request, coroutine):
+    """Let *coroutine* answer *request*; cancel it if the client disconnects."""
     work = Deferred.fromCoroutine(coroutine)
-    work.addErrback(fail)
+    request.notifyFinish().addErrback(lambda reason: work.cancel())
+    work.addErrback(report_failure, request)
     return NOT_DONE_YET
 
 
-class Kept:
-    """States by key, at most *most*. What is not busy goes: the one unused for longest where room
-    is needed, and each when nobody has asked for it in *lifetime* seconds."""
+def report_failure(failure, request):
+    """An errback: log why there is no answer, and tell the client if it is still connected."""
+    connected = getattr(request, "channel", None) is not None
+    if failure.check(CancelledError) and not connected:
+        log.info("{uri!r}: the client disconnected", uri=request.uri)
+        return
+    log.failure("{uri!r} failed", failure, uri=request.uri)
+    if connected and request.producer:
+        request.unregisterProducer()
+    if connected and request.startedWriting:  # never let part of a response pass for all of it
+        (request.transport or request.channel).abortConnection()
+    elif connected:
+        request.write(error_page(request, 500, "the script failed: the server's log says why"))
+        request.finish()
 
-    def __init__(self, make, most, lifetime):
-        self.make, self.most, self.lifetime, self.states = make, most, lifetime, {}
+
+class States:
+    """One state for each key, made by *make*; at most *limit* of them.
+
+    A state that no request has used for *lifetime* seconds is dropped. When there is no room for a
+    new key, the state unused for longest is dropped. A state whose `busy()` is true stays.
+    """
+
+    def __init__(self, make, limit, lifetime):
+        self.make, self.limit, self.lifetime = make, limit, lifetime
+        self.states = {}  # key -> (state, last use), the one unused for longest first
 
     def use(self, key, now):
-        """The state of *key*, made if need be; None if all others are busy and there is no room."""
+        """Return the state of *key*, new or not; None if there is no room for it."""
         for _ in range(len(self.states)):
-            old, (state, used) = next(iter(self.states.items()))  # the one unused for longest
-            crowded = len(self.states) >= self.most and key not in self.states
-            if not crowded and now - used < self.lifetime:
+            oldest, (state, used) = next(iter(self.states.items()))
+            full = len(self.states) >= self.limit and key not in self.states
+            if not full and now - used < self.lifetime:
                 break
-            del self.states[old]
+            del self.states[oldest]
             if state.busy():
-                self.states[old] = state, now
-        if len(self.states) >= self.most and key not in self.states:
+                self.states[oldest] = state, now
+        if len(self.states) >= self.limit and key not in self.states:
             return None
         state, _ = self.states.pop(key, None) or (self.make(), now)
         self.states[key] = state, now
         return state
 
 
-def evenly(seed, n):
-    """A number between 0 and 1 that *seed* and *n* alone decide: no process, machine or version."""
-    bits = hashlib.sha256(b"%d/%d" % (seed, n)).digest()[:6]
-    return (int.from_bytes(bits, "big") + 0.5) / 2**48  # exact, and never 0 or 1 itself
-
-
-def median_of(distribution, mean, spread):
-    """The median of the distribution that has this *mean*; ValueError if none has."""
-    if distribution == "lognormal":
-        return mean / math.exp(spread**2 / 2)
-    if distribution == "exponential":
-        return mean * math.log(2)
-    if distribution == "pareto":
-        if spread >= 1:
-            raise ValueError(f"spread={spread:g}: pareto has no mean: give less than 1, or median")
-        return mean * (1 - spread) * 2**spread
-    return mean
-
-
-def quantile(u, distribution, median, spread):
-    """What a share *u* of all draws is below. Of an evenly distributed *u* this makes a number that
-    is distributed as asked (L. Devroye, Non-Uniform Random Variate Generation, 1986, II.2)."""
-    if distribution == "uniform":
-        return median + spread * (2 * u - 1)
-    if distribution == "exponential":
-        return -median * math.log2(1 - u)
-    if distribution == "pareto":
-        return median / (2 * (1 - u)) ** spread
-    z = NormalDist().inv_cdf(u)
-    return median + spread * z if distribution == "normal" else median * math.exp(spread * z)
-
-
-class Draws:
-    """Of one key: how many there were, and the seed of those that have none of their own."""
-
-    def __init__(self):
-        self.n, self.seed = 0, random.randrange(SEEDS)
-
-    def busy(self):
-        return False
-
-
-class Jittered(Resource):
-    isLeaf = True
-    clock, now = reactor, time.monotonic  # which a test replaces
-
-    def __init__(self):
-        super().__init__()
-        self.draws = Kept(Draws, KEYS, LONGEST)
-
-    def render_GET(self, request):
-        try:
-            asked = query(
-                request,
-                distribution=("uniform", *DISTRIBUTIONS),
-                mean=(NOT_GIVEN, 0, LONGEST),
-                median=(NOT_GIVEN, 0, LONGEST),
-                spread=(NOT_GIVEN, 0, LONGEST),
-                most=(60.0, 0, LONGEST),
-                seed=(int(NOT_GIVEN), 0, SEEDS - 1),
-                n=(int(NOT_GIVEN), 1, DRAWS),
-                key=("",),
-            )
-            shape = self.shape(**asked)
-        except ValueError as wrong:
-            return refuse(request, 400, wrong)
-        return run(request, log, self.wait(request, asked, shape))
-
-    def render_DELETE(self, request):
-        try:
-            key = query(request, key=("",))["key"]
-        except ValueError as wrong:
-            return refuse(request, 400, wrong)
-        draws = self.draws.use(key, self.now())
-        forgotten, draws.n, draws.seed = draws.n, 0, random.randrange(SEEDS)
-        return answer(request, {"key": key, "forgotten": forgotten})
-
-    def shape(self, distribution, mean, median, spread, **others):
-        """What to draw from, as quantile takes it; ValueError if there is no such thing."""
-        if NOT_GIVEN not in (mean, median):
-            raise ValueError("mean and median are both given: give one of them")
-        middle = 1 if mean == median else max(mean, median)  # the one that is given
-        of_logarithm = distribution in ("lognormal", "pareto")
-        if of_logarithm and spread > WIDEST:
-            raise ValueError(
-                f"spread={spread:g} is not allowed for {distribution}: give 0 to {WIDEST}"
-            )
-        if spread == NOT_GIVEN:
-            spread = 0.5 if of_logarithm else middle / 2
-        if median == NOT_GIVEN:
-            median = median_of(distribution, middle, spread)
-        return distribution, median, spread
-
-    async def wait(self, request, asked, shape):
-        """Draw, wait, and tell all that it takes to draw the same again."""
-        arrived, draws = self.now(), self.draws.use(asked["key"], self.now())
-        seed, n = asked["seed"], asked["n"]
-        if seed == NOT_GIVEN:
-            seed = draws.seed
-        if n == NOT_GIVEN:
-            n = draws.n = draws.n + 1
-        request.note = f"seed={seed}&n={n}"
-        # Machines differ in the last bit of a logarithm: rounded, the waits are the same on all.
-        drawn = round(quantile(evenly(seed, n), *shape), 6)
-        wait = min(max(0, drawn), asked["most"])
-        await deferLater(self.clock, wait)
-        waited = self.now() - arrived
-        content = {"key": asked["key"], "seed": seed, "n": n, "distribution": shape[0]}
-        content |= {"drawn": drawn, "wait": wait, "waited": round(waited, 6)}
-        answer(request, content, wait=waited)
-
-
+cache()  # keep this resource, and with it the draws, from request to request
 resource = Jittered()

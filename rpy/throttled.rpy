@@ -1,30 +1,25 @@
 """
-Send bytes at a rate, all of them or a range.
+Send bytes at a fixed rate: all of them, or a range.
 
     GET /throttled.rpy?size=1000000&rate=100000
     GET /throttled.rpy?size=10000000000&rate=0
 
 Parameters:
 
-    name  meaning                                           range             default
-    size  of the whole (bytes)                              0 to 10000000000  1000000
-    rate  of the body (bytes a second); 0: as fast as read  0 to 1000000000   100000
-    key   a name of your own, for the ledger                any text          -
+    name  meaning                                        range             default
+    size  bytes in the whole resource                    0 to 10000000000  1000000
+    rate  bytes per second; 0: as fast as they are read  0 to 1000000000   100000
+    key   a label for finding the request in the ledger  any text          -
 
-Answer: 200 application/octet-stream with Content-Length, ETag and Accept-Ranges; the head at once.
-    Each 16 bytes are a line with its own offset: 15 digits and a newline. The n-th byte is there
-    n / rate seconds after the request at the soonest, the last one just then: in pieces, of what is
-    due in a twentieth of a second, but of 1 byte at least and 64 KiB at most. HEAD gets the
-    headers at once.
-    To Range: bytes=100-199, bytes=100- or bytes=-100: 206 with Content-Range, and those bytes of
-    the whole at the same rate; to one that has none of them: 416 and one line. Several ranges,
-    other units and what is no range at all are ignored, and so is Range if If-Range has another
-    ETag, or a date.
-Errors: 400 and one line on the parameter that was wrong; 405 or 501 for other methods; 500 if
-    the script fails, or an aborted connection if bytes are out.
-Client leaves: the timer is cancelled at once, and the log has a line. While a client does not
-    read, nothing is written but what the system takes into its buffers, which may be megabytes.
-    Once it reads again, the rate is the same: time in which it did not read is not made up for.
+Answer: 200 application/octet-stream with Content-Length, ETag and Accept-Ranges. Each 16 bytes are a
+    line with its own offset: 15 digits and a newline. Byte n is sent n / rate seconds after the
+    request at the earliest, and the last byte exactly then. A piece is what is due in 50 ms, but
+    from 1 byte to 64 KiB. HEAD gets the headers at once. Range and If-Range work as RFC 9110 says:
+    206 with Content-Range for one range; several ranges and other units are ignored.
+Errors: 400 with one line that says which parameter is wrong; 416 for a range without a byte. A
+    failure in mid-stream aborts the connection.
+Client leaves: the timer is cancelled and the disconnect is logged. A client that stops reading
+    pauses the stream; when it reads again, the rate is the same: lost time is not made up for.
 
 Try it:
 
@@ -37,7 +32,7 @@ Try it:
 import math
 import re
 import time
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qs
 
 from twisted.internet import reactor
 from twisted.internet.defer import CancelledError, Deferred
@@ -48,140 +43,75 @@ from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET
 from zope.interface import implementer
 
-recache()  # no state here: a server that keeps scripts in memory may keep this one
-log = Logger(namespace="rpy.throttled")
 
-LARGEST = 10_000_000_000  # bytes
-FASTEST = 1_000_000_000  # bytes a second
-TICK = 0.05  # seconds from one piece to the next, if it is not cut to PIECE
-PIECE = 2**16  # bytes in one write, at most
+class Throttled(Resource):
+    isLeaf = True
+    clock, now = reactor, time.monotonic  # replaced in tests
+
+    def render_GET(self, request):
+        try:
+            params = parse_params(request, "size", "rate", "key")
+            size = number(params, "size", default=1_000_000, low=0, high=MAX_SIZE)
+            rate = number(params, "rate", default=100_000, low=0, high=MAX_RATE)
+        except ValueError as error:
+            return error_page(request, 400, error)
+        tag, first, end = b'"%d"' % size, 0, size
+        request.setHeader("Accept-Ranges", "bytes")
+        request.setHeader("ETag", tag)
+        ranged = request.method == b"GET" and request.getHeader(b"If-Range") in (None, tag)
+        wanted = parse_range(request.getHeader(b"Range") or b"", size) if ranged else None
+        if wanted:
+            first, end = wanted
+            if first >= end:
+                request.setHeader("Content-Range", f"bytes */{size}")
+                return error_page(request, 416, f"no such range: give one within {size} bytes")
+            request.setResponseCode(206)
+            request.setHeader("Content-Range", f"bytes {first}-{end - 1}/{size}")
+        set_headers(request, "application/octet-stream")
+        request.setHeader("Content-Length", str(end - first))
+        return run(request, self.throttle(request, first, end, rate))
+
+    async def throttle(self, request, first, end, rate):
+        """Write the bytes from *first* to before *end*, each when it is due and not before."""
+        began, client = self.now(), Backpressure(request)
+        request.write(b"")  # sends the headers
+        if request.method == b"HEAD":
+            end = first
+        piece = min(MAX_PIECE, max(1, int(rate * TICK))) if rate else MAX_PIECE
+        for start in range(first, end, piece):
+            stop = min(start + piece, end)
+            due = began + (stop - first) / (rate or math.inf)
+            await deferLater(self.clock, max(0, due - self.now()))
+            await client.ready()
+            request.write(content(start, stop))
+            late = self.now() - due
+            if late > TICK:  # that time is lost; if it is less, the next pieces make up for it
+                began += late
+        request.unregisterProducer()
+        request.finish()
+
+
+MAX_SIZE = 10_000_000_000  # bytes
+MAX_RATE = 1_000_000_000  # bytes per second
+MAX_PIECE = 2**16  # bytes in one write
+TICK = 0.05  # seconds between pieces, unless they are cut to MAX_PIECE
 SPAN = 10_000  # bytes: whole lines, in which only the last four digits of the offset change
-HOLE = b"." * 11  # where its other digits are put
+HOLE = b"." * 11  # stands for the other digits
 LINES = b"".join(b"%b%04d\n" % (HOLE, offset) for offset in range(0, SPAN, 16))
 
 
-def query(request, **known):
-    """The query's values. *known* names each with its default and what is allowed: low and high of
-    a number (whole if the default is), words, or nothing for any text. One whose default is False
-    is a flag: "name" or "name=1". ValueError on all else."""
-    pairs = parse_qsl(request.uri.partition(b"?")[2].decode("utf-8", "replace"), True)
-    values = {name: default for name, (default, *_) in known.items()}
-    for name, text in pairs:
-        if name not in known:
-            raise ValueError(f"{name[:40]!a} is no parameter here: give {', '.join(known)}")
-        if [other for other, _ in pairs].count(name) > 1:
-            raise ValueError(f"{name} is given more than once: give it once")
-        default, *allowed = known[name]
-        kind = type(default)
-        if kind is bool:
-            right, hint = text in ("", "1"), f"{name} or {name}=1"
-        elif kind is str:
-            right = text in allowed if allowed else len(text) <= 1000
-            hint = " or ".join(allowed) or "1000 characters at most"
-        else:
-            form = r"[0-9]{1,20}" if kind is int else r"[0-9]{1,20}(\.[0-9]*)?|\.[0-9]+"
-            right = re.fullmatch(form, text) and allowed[0] <= kind(text) <= allowed[1]
-            hint = "a {}number from {} to {}".format("whole " * (kind is int), *allowed)
-        if not right:
-            raise ValueError(f"{name}={text[:40]!a} is not allowed: give {hint}")
-        values[name] = kind is bool or kind(text)
-    return values
-
-
-def describe(request, content_type, **waits):
-    """Set the headers that all answers here have; *waits* are seconds, for Server-Timing."""
-    request.setHeader(b"Content-Type", content_type)
-    request.setHeader(b"Cache-Control", b"no-store")  # browsers line up what they could cache
-    request.setHeader(b"X-Content-Type-Options", b"nosniff")
-    if waits:
-        timing = [f"{name};dur={seconds * 1000:.3f}" for name, seconds in waits.items()]
-        request.setHeader(b"Server-Timing", ", ".join(timing).encode())
-
-
-def refuse(request, code, line):
-    """Answer with one plain line."""
-    request.setResponseCode(code)
-    describe(request, b"text/plain; charset=utf-8")
-    request.write(f"{line}\n".encode())
-    request.finish()
-    return NOT_DONE_YET
-
-
-def attempt(request, log, step):
-    """Call *step* from a timer, where an exception would reach nobody: tell log and client."""
-    try:
-        step()
-    except Exception:
-        log.failure("{uri!r} failed", uri=request.uri)
-        if request.startedWriting:  # a part must not pass for the whole
-            (request.transport or request.channel).abortConnection()
-        else:
-            if request.producer:
-                request.unregisterProducer()
-            refuse(request, 500, "the script failed: the server's log says why")
-
-
-def run(request, log, coroutine):
-    """Answer by a coroutine: cancel it if the client leaves, tell log and client if it fails."""
-    left = []
-
-    def leave(reason):
-        if not work.called:  # else it was our own end that closed the connection
-            left.append(reason)
-            log.info("{uri!r}: the client left", uri=request.uri)
-            work.cancel()
-
-    def fail(failure):
-        if left:
-            failure.trap(CancelledError)  # what else there is, is logged as unhandled
-        else:
-            attempt(request, log, failure.raiseException)
-
-    request.notifyFinish().addErrback(leave)
-    work = Deferred.fromCoroutine(coroutine)
-    work.addErrback(fail)
-    return NOT_DONE_YET
-
-
-@implementer(IPushProducer)
-class Flow:
-    """A response in pieces, each written once the client has taken enough of those before."""
-
-    def __init__(self, request):
-        self.request, self.room = request, None
-        request.registerProducer(self, True)
-
-    def pauseProducing(self):
-        self.room = self.room or Deferred()
-
-    def resumeProducing(self):
-        room, self.room = self.room, None
-        if room:
-            room.callback(None)
-
-    def stopProducing(self):
-        """Nothing to do: the coroutine that writes is cancelled when the client leaves."""
-
-    async def write(self, data):
-        while self.room:
-            await self.room
-        self.request.write(data)
-
-    def finish(self):
-        self.request.unregisterProducer()
-        self.request.finish()
-
-
 def content(first, end):
-    """Bytes *first* to *end* of the whole; fast, as SPAN bytes are made by one replacement."""
+    """Return the bytes from *first* to before *end*. One replacement makes SPAN bytes: it is fast."""
     spans = range(first // SPAN, -(-end // SPAN))
     lines = b"".join(LINES.replace(HOLE, b"%011d" % span) for span in spans)
     return lines[first % SPAN :][: end - first]
 
 
 def parse_range(header, size):
-    """The bytes *first* to *end* of *size* that a Range header asks for; none are between them if it
-    cannot be satisfied. None for one to ignore (RFC 9110, 14.1.2 and 14.2)."""
+    """Return the first byte that a Range header asks for and the one after the last (RFC 9110, 14.1.2).
+
+    They are equal or reversed if none of *size* bytes is in the range. None: ignore the header.
+    """
     match = re.fullmatch(rb"bytes=[ \t]*([0-9]{0,18})-([0-9]{0,18})[ \t]*", header, re.IGNORECASE)
     first, last = match.groups() if match else (b"", b"")
     if not first:
@@ -191,49 +121,98 @@ def parse_range(header, size):
     return int(first), min(int(last) + 1, size) if last else size
 
 
-class Throttled(Resource):
-    isLeaf = True
-    clock, now = reactor, time.monotonic  # which a test replaces
+# The helpers below have the same text in every script that uses them: see CONTRIBUTING.md.
 
-    def render_GET(self, request):
-        try:
-            size, rate = (1_000_000, 0, LARGEST), (100_000, 0, FASTEST)
-            asked = query(request, size=size, rate=rate, key=("",))
-        except ValueError as wrong:
-            return refuse(request, 400, wrong)
-        size, tag = asked["size"], b'"%d"' % asked["size"]
-        first, end = 0, size
-        request.setHeader(b"Accept-Ranges", b"bytes")
-        request.setHeader(b"ETag", tag)
-        same = (request.getHeader(b"If-Range") or tag) == tag
-        asked_for = parse_range(request.getHeader(b"Range") or b"", size) if same else None
-        if asked_for and request.method == b"GET":  # which HEAD is not: there Range has no meaning
-            first, end = asked_for
-            if first >= end:
-                request.setHeader(b"Content-Range", b"bytes */%d" % size)
-                return refuse(request, 416, f"there are {size} bytes: give a range that has some")
-            request.setResponseCode(206)
-            request.setHeader(b"Content-Range", b"bytes %d-%d/%d" % (first, end - 1, size))
-        describe(request, b"application/octet-stream")
-        request.setHeader(b"Content-Length", b"%d" % (end - first))
-        if request.method == b"HEAD":
-            end = first
-        return run(request, log, self.throttle(request, first, end, asked["rate"]))
-
-    async def throttle(self, request, first, end, rate):
-        """Write the bytes *first* to *end*, each when its time has come, and none before."""
-        flow, begun = Flow(request), self.now()
-        await flow.write(b"")  # the head
-        piece = min(PIECE, max(1, int(rate * TICK))) if rate else PIECE
-        for start in range(first, end, piece):
-            stop = min(start + piece, end)
-            due = begun + (stop - first) / (rate or math.inf)
-            await deferLater(self.clock, max(0, due - self.now()))
-            await flow.write(content(start, stop))  # waits while the client does not read
-            late = self.now() - due
-            if late > TICK:  # then that time is lost, else the next pieces make up for it
-                begun += late
-        flow.finish()
+log = Logger(namespace="rpy.throttled")
 
 
+def parse_params(request, *names):
+    """Return the query string as a dict. Unknown and repeated names are a ValueError."""
+    query = request.uri.partition(b"?")[2].decode("utf-8", "replace")
+    params = parse_qs(query, keep_blank_values=True)
+    for name, values in params.items():
+        if name not in names:
+            raise ValueError(f"unknown parameter {name[:40]!a}: give one of {', '.join(names)}")
+        if len(values) > 1:
+            raise ValueError(f"{name} was given {len(values)} times: give it once")
+        if len(values[0]) > 1000:
+            raise ValueError(f"{name} is too long: give at most 1000 characters")
+    return {name: values[0] for name, values in params.items()}
+
+
+def number(params, name, default, low, high):
+    """Return a number between *low* and *high*; a whole number if *default* is one."""
+    text = params.get(name, str(default))
+    digits = text if type(default) is int else text.replace(".", "", 1)
+    if not (digits.isascii() and digits.isdecimal() and low <= float(text) <= high):
+        kind = "a whole number" if type(default) is int else "a number"
+        raise ValueError(f"invalid {name} {text[:40]!a}: give {kind} from {low} to {high}")
+    return type(default)(text)
+
+
+def set_headers(request, content_type, **timings):
+    """Set the headers every response has, and *timings*, in seconds, as Server-Timing."""
+    request.setHeader("Content-Type", content_type)
+    request.setHeader("Cache-Control", "no-store")
+    request.setHeader("X-Content-Type-Options", "nosniff")
+    for name, seconds in timings.items():
+        request.responseHeaders.addRawHeader("Server-Timing", f"{name};dur={seconds * 1000:.3f}")
+
+
+def error_page(request, code, message):
+    """Set the status and headers of a one-line error; return its body."""
+    request.setResponseCode(code)
+    set_headers(request, "text/plain; charset=utf-8")
+    return f"{message}\n".encode()
+
+
+def run(request, coroutine):
+    """Let *coroutine* answer *request*; cancel it if the client disconnects."""
+    work = Deferred.fromCoroutine(coroutine)
+    request.notifyFinish().addErrback(lambda reason: work.cancel())
+    work.addErrback(report_failure, request)
+    return NOT_DONE_YET
+
+
+def report_failure(failure, request):
+    """An errback: log why there is no answer, and tell the client if it is still connected."""
+    connected = getattr(request, "channel", None) is not None
+    if failure.check(CancelledError) and not connected:
+        log.info("{uri!r}: the client disconnected", uri=request.uri)
+        return
+    log.failure("{uri!r} failed", failure, uri=request.uri)
+    if connected and request.producer:
+        request.unregisterProducer()
+    if connected and request.startedWriting:  # never let part of a response pass for all of it
+        (request.transport or request.channel).abortConnection()
+    elif connected:
+        request.write(error_page(request, 500, "the script failed: the server's log says why"))
+        request.finish()
+
+
+@implementer(IPushProducer)
+class Backpressure:
+    """Lets a coroutine wait for a slow client: `await client.ready()` before each write."""
+
+    def __init__(self, request):
+        self.paused = None  # a Deferred while the connection's send buffer is full
+        request.registerProducer(self, True)
+
+    def pauseProducing(self):
+        self.paused = self.paused or Deferred()
+
+    def resumeProducing(self):
+        paused, self.paused = self.paused, None
+        if paused:
+            paused.callback(None)
+
+    def stopProducing(self):
+        """Nothing to do: run() cancels the coroutine when the client disconnects."""
+
+    async def ready(self):
+        while self.paused:
+            await self.paused
+
+
+recache()  # stateless, so `tarry serve` may reuse this resource; plain twistd ignores this
 resource = Throttled()

@@ -14,6 +14,7 @@ from urllib.parse import parse_qs
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IPushProducer
+from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.web.server import NOT_DONE_YET
 from zope.interface import implementer
@@ -121,6 +122,13 @@ def report_failure(failure, request):
     elif connected:
         request.write(error_page(request, 500, "the script failed: the server's log says why"))
         request.finish()
+
+
+async def reset_connection(request, clock):
+    """Reset the connection, after what was written has left: a reset drops what has not."""
+    for _ in range(2):  # it leaves within two turns of the reactor
+        await deferLater(clock, 0)
+    (request.transport or request.channel).abortConnection()
 
 
 @implementer(IPushProducer)

@@ -1,6 +1,6 @@
 """What clients make of each fault of broken.rpy, which is the table of docs/faults.md.
 
-`python -m tests.live.faults` makes the table anew, for the clients as they are here.
+`python -m tests.live.faults` writes the table again, for the clients installed here.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""broken.rpy on real sockets, and what real clients make of each way."""
+"""broken.rpy over real sockets, and what real clients make of each way."""
 
 import contextlib
 import json
@@ -21,9 +21,9 @@ ENDED += [(how, f"&end={end}", end) for how, end in [("truncated", "reset"), ("s
 
 
 async def check(server, key, outcome, note):
-    """That the ledger has the truth, where there is one; and that the server goes on serving."""
+    """Check the ledger, where there is one, and that the server still answers."""
     if not server.plain:
-        answer = await ask(server.url(f"ledger.rpy?key={key}&await={outcome}"))
+        answer = await ask(server.url(f"ledger.rpy?key={key}&until={outcome}"))
         assert json.loads(answer.body)["note"] == note
     assert (await ask(server.url("delayed.rpy?delay=0"))).code == 200
 
@@ -48,7 +48,7 @@ async def test_after_a_whole_response_the_connection_goes_on(server, how):
 
 @pytest.mark.parametrize("how", ["silent", "stalled"])
 @pytest_twisted.ensureDeferred
-async def test_silence_lasts_until_the_client_leaves(server, how):
+async def test_silence_lasts_until_the_client_disconnects(server, how):
     with connect(server, f"broken.rpy?how={how}&size=3&key={how}") as client:
         if BYTES[how]:
             assert client.recv(65536) == BYTES[how]
@@ -56,7 +56,7 @@ async def test_silence_lasts_until_the_client_leaves(server, how):
         client.setblocking(False)
         with pytest.raises(BlockingIOError):
             client.recv(1)
-    await until(lambda: f"key={how}': the client left" in server.output)
+    await until(lambda: f"key={how}': the client disconnected" in server.output)
     await check(server, how, "left", f"{how}: {len(BYTES[how])} bytes, then silence")
 
 
@@ -76,7 +76,7 @@ def test_on_http_2_it_is_refused_and_over_tls_rst_comes_after_the_bytes():
             contextlib.suppress(httpx.ReadError, httpx.RemoteProtocolError),
         ):
             got.extend(answer.iter_bytes())
-            raise AssertionError("the client took it for all")
+            raise AssertionError("the client took a part for all of it")
         assert got == [b"0123456789"]
     finally:
         server.stop()
@@ -85,7 +85,7 @@ def test_on_http_2_it_is_refused_and_over_tls_rst_comes_after_the_bytes():
 @pytest.mark.parametrize("name", faults.CLIENTS)
 @pytest_twisted.ensureDeferred
 async def test_clients_make_of_each_fault_what_the_page_says(server, name):
-    """To the letter for the version that the page names; in another, errors may have other names."""
+    """Exactly, for the version that the page names; in another, errors may have other names."""
     if not shutil.which(name) and name == "curl":
         pytest.skip("curl is not installed")
     shown = faults.shown(faults.PAGE.read_text())[name]
@@ -94,4 +94,4 @@ async def test_clients_make_of_each_fault_what_the_page_says(server, name):
         for cells in (shown, measured):
             del cells["version"]
             cells.update({how: "an error" for how, cell in cells.items() if "`" in cell})
-    assert measured == shown, "if this is right, make the table anew: python -m tests.live.faults"
+    assert measured == shown, "if this is right, write the table again: python -m tests.live.faults"

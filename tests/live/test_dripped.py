@@ -58,7 +58,7 @@ async def test_a_part_of_a_gzip_member_is_there_long_before_the_whole(server):
         return text
 
     assert b"0123456789".startswith(await deferToThread(read))
-    await until(lambda: f"/{path}': the client left" in server.output)
+    await until(lambda: f"/{path}': the client disconnected" in server.output)
 
 
 @pytest.mark.parametrize("part", ["body", "headers"])
@@ -68,4 +68,4 @@ async def test_a_client_that_leaves_ends_the_drip(server, part):
     with connect(server, path) as client:
         client.settimeout(HANG)
         assert (await deferToThread(client.recv, 5)).startswith(b"H")
-    await until(lambda: f"/{path}': the client left" in server.output)
+    await until(lambda: f"/{path}': the client disconnected" in server.output)

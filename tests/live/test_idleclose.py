@@ -47,7 +47,7 @@ async def test_requests_before_the_end_are_answered(server):
         with connect(server, "idleclose.rpy?after=0.3&how=reset") as client:
             client.settimeout(HANG)
             answered(client)
-            client.sendall(b"GET /awaited.rpy?delay=0 HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            client.sendall(b"GET /awaited.rpy?duration=0 HTTP/1.1\r\nHost: localhost\r\n\r\n")
             got = b""
             while not got.endswith(b"\r\n0\r\n\r\n"):
                 got += more(client)

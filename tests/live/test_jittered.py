@@ -1,4 +1,4 @@
-"""jittered.rpy over real sockets: a hundred requests with one address, and the same run again."""
+"""jittered.rpy over real sockets: a hundred requests with one URL, and the same run again."""
 
 import json
 
@@ -13,11 +13,11 @@ async def test_a_hundred_requests_at_once_can_be_repeated(server):
     async def fire(query):
         url = server.url(f"jittered.rpy?mean=0.1&spread=0.1&{query}")
         answers = await gatherResults([ensureDeferred(ask(url)) for _ in range(100)])
-        told = [json.loads(answer.body) for answer in answers]
-        for answer, each in zip(answers, told, strict=True):
+        answered = [json.loads(answer.body) for answer in answers]
+        for answer, each in zip(answers, answered, strict=True):
             assert each["waited"] >= each["wait"]
             assert abs(answer.measured - each["waited"]) < 0.001
-        return {each["n"]: each["wait"] for each in told}, {each["seed"] for each in told}
+        return {each["n"]: each["wait"] for each in answered}, {each["seed"] for each in answered}
 
     waits, (seed,) = await fire("key=first")
     assert set(waits) == set(range(1, 101))

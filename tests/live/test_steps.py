@@ -89,7 +89,7 @@ async def test_a_client_that_leaves_ends_the_score(server):
             b"GET /steps.rpy?send=a&hold=left&send=b HTTP/1.1\r\nHost: localhost\r\n\r\n"
         )
         await deferToThread(client.recv, 1000)
-    await until(lambda: "hold=left&send=b': the client left" in server.output)
+    await until(lambda: "hold=left&send=b': the client disconnected" in server.output)
     assert json.loads((await ask(server.url("steps.rpy?key=left"), "POST")).body)["opened"] == 0
 
 

@@ -1,4 +1,4 @@
-"""throttled.rpy over real sockets: downloads that are put together, and one that is large."""
+"""throttled.rpy over real sockets: resumed downloads, and a large one."""
 
 import os
 import shutil
@@ -30,7 +30,7 @@ async def test_parts_make_up_the_whole(server):
 
 @pytest.mark.skipif(not shutil.which("curl"), reason="needs curl")
 @pytest_twisted.ensureDeferred
-async def test_curl_takes_up_a_download_where_it_was_broken_off(server, tmp_path):
+async def test_curl_resumes_a_download(server, tmp_path):
     file, url = tmp_path / "whole", server.url("throttled.rpy?size=1000000&rate=0")
 
     async def curl(*arguments):
@@ -47,7 +47,7 @@ async def test_curl_takes_up_a_download_where_it_was_broken_off(server, tmp_path
 
 @pytest_twisted.ensureDeferred
 async def test_it_is_never_ahead_of_its_rate(server):
-    """Of how late it is, a test says nothing: that is for the machine to say."""
+    """How late it is depends on the machine, and is not tested."""
     out = []
 
     def received(piece):
@@ -66,7 +66,7 @@ async def test_it_is_never_ahead_of_its_rate(server):
 @pytest_twisted.ensureDeferred
 async def test_memory_is_flat_however_large_the_download(server):
     def download(size):
-        """The last 16 bytes, and the most memory that the server had meanwhile."""
+        """Return the last 16 bytes, and the most memory that the server used meanwhile."""
         with connect(server, f"throttled.rpy?size={size}&rate=0") as client:
             client.settimeout(HANG)
             head = b""
@@ -86,9 +86,9 @@ async def test_memory_is_flat_however_large_the_download(server):
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_client_that_leaves_ends_the_download(server):
+async def test_a_disconnect_ends_the_download(server):
     path = "throttled.rpy?size=10000000000&rate=0"
     with connect(server, path) as client:
         client.settimeout(HANG)
         assert (await deferToThread(client.recv, 65536)).startswith(b"HTTP/1.1 200 OK")
-    await until(lambda: f"/{path}': the client left" in server.output)
+    await until(lambda: f"/{path}': the client disconnected" in server.output)

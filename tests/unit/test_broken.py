@@ -1,4 +1,4 @@
-"""broken.rpy in virtual time: what each way sends, when, and what ends it."""
+"""broken.rpy in virtual time: what each way sends, when, and how it ends."""
 
 import zlib
 
@@ -40,7 +40,7 @@ def ended(transport):
 
 
 @pytest.mark.parametrize("how", SENT)
-def test_each_way_sends_its_bytes_in_its_time_and_ends_as_it_ends(script, how):
+def test_each_way_sends_its_bytes_when_due_and_has_its_end(script, how):
     text, end = SENT[how]
     server, transport = script.connect(f"how={how}&size=3&delay=5".encode())
     script.clock.advance(4.999)
@@ -64,21 +64,21 @@ def test_each_way_sends_its_bytes_in_its_time_and_ends_as_it_ends(script, how):
 
 @pytest.mark.parametrize("end", ["close", "reset"])
 @pytest.mark.parametrize("how", SENT)
-def test_another_end_may_be_asked_for(script, how, end):
+def test_another_end_may_be_chosen(script, how, end):
     _, transport = script.connect(f"how={how}&size=3&end={end}".encode())
     script.clock.advance(0)
     assert (sent(transport), ended(transport)) == (SENT[how][0], end)
     assert script.idle()
 
 
-def test_a_chunk_of_no_bytes_is_left_out_as_it_would_be_the_last(script):
+def test_an_empty_chunk_is_left_out_because_it_would_be_the_last(script):
     _, transport = script.connect(b"how=badchunk&size=0")
     script.clock.advance(0)
     assert sent(transport).endswith("chunked\n\nno number\n")
 
 
 @given(size=st.integers(0, 100_000))
-def test_all_of_a_half_member_can_be_unpacked_but_it_has_no_end(size):
+def test_half_a_gzip_member_unpacks_but_has_no_end(size):
     script = Script(RPY / SCRIPT)
     _, transport = script.connect(f"how=halfgzip&size={size}".encode())
     script.clock.advance(0)
@@ -90,7 +90,7 @@ def test_all_of_a_half_member_can_be_unpacked_but_it_has_no_end(size):
 
 
 @pytest.mark.parametrize("how", SENT)
-def test_head_gets_the_head_alone(script, how):
+def test_head_gets_no_body(script, how):
     server, transport = script.connect(b"how=overlong")
     script.clock.advance(0)
     transport.clear()
@@ -106,16 +106,39 @@ def test_a_post_is_answered_like_a_get(script):
 
 
 @pytest.mark.parametrize("query", ["?delay=5", "?how=silent", "?how=stalled"])
-def test_a_client_that_leaves_ends_it(script, logged, query):
+def test_a_disconnect_ends_it(script, logged, query):
     asked = script.get(query)
     script.advance(1)
     asked.leave()
     assert script.idle()
-    assert "the client left" in logged()
+    assert "the client disconnected" in logged()
 
 
-def test_a_failure_within_is_a_500(script, logged, monkeypatch):
+@pytest.mark.parametrize("how", ["twostatus", "truncated", "halfgzip", "stalled"])
+def test_the_body_is_in_memory_only_while_it_is_sent(script, how):
+    """Neither during the delay before it, nor during the silence after it."""
+    import tracemalloc
+
+    query = f"how={how}&size=100000&delay=600".encode()
+    script.connect(query)  # what is made once is there
+    tracemalloc.start()
+    try:
+        requests = [script.connect(query) for _ in range(5)]
+        assert tracemalloc.get_traced_memory()[0] < 5 * 50_000
+        if how == "stalled":
+            script.clock.advance(600)
+            for _, transport in requests:
+                assert len(transport.value()) > 100_000
+                transport.clear()
+            assert tracemalloc.get_traced_memory()[0] < 5 * 50_000
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_failure_is_a_500(script, logged, monkeypatch):
     monkeypatch.setitem(script.globals["WAYS"], "empty", ("{unheard of}", "close"))
-    assert script.get().code == 500
+    asked = script.get()
+    script.advance(0)
+    assert asked.code == 500
     assert "KeyError" in logged()
     assert script.idle()

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.error import ConnectionLost
+from twisted.internet.task import Clock
 from twisted.web.http_headers import Headers
 from twisted.web.server import NOT_DONE_YET
 
@@ -208,6 +209,15 @@ def test_a_failure_once_the_client_is_gone_is_logged_and_nothing_else(logged):
     request.lost()
     assert "KeyError" in logged()
     assert (request.body, request.finished, request.aborted) == (b"", False, False)
+
+
+def test_a_reset_comes_once_what_was_written_could_leave():
+    request, clock = Request(), Clock()
+    Deferred.fromCoroutine(helpers.reset_connection(request, clock))
+    assert not request.aborted
+    clock.advance(0)
+    assert request.aborted
+    assert not clock.getDelayedCalls()
 
 
 def test_backpressure_holds_a_coroutine_while_the_client_does_not_read():
