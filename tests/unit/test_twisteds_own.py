@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 # Time limits are kept by one sweep over all connections, not by a timer for each, which these look at.
-# What they are about is tested, over real connections, in tests/live/test_faults.py.
+# What they are about is tested, over real connections, in tests/live/test_limits.py.
 TIMERS = {
     "ChannelProductionTests.test_HTTPChannelUnregistersSelfWhenTimingOut",
     "RequestTests.test_requestBodyTimeoutFromFactory",
