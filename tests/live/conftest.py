@@ -127,15 +127,20 @@ from twisted.web.server import NOT_DONE_YET
 recache()
 class Page(Resource):
     isLeaf = True
-    def render_GET(self, request):
+    def render_{method}(self, request):
         {body}
 resource = Page()
 """
 
 
-def put(site, name, body):
-    """Write a script into the folder of *site*; *body* is the body of its `render_GET`."""
-    (site.folder / name).write_text(PAGE.format(body=body))
+def page(body, method="GET"):
+    """Return the source of a script; *body* is the body of its `render_GET`."""
+    return PAGE.format(body=body, method=method)
+
+
+def put(site, name, body, method="GET"):
+    """Write such a script into the folder of *site*."""
+    (site.folder / name).write_text(page(body, method))
 
 
 async def entries(site, **about):

@@ -35,8 +35,8 @@ def work(server, rounds):
 @pytest_twisted.ensureDeferred
 async def test_memory_is_flat_however_many_were_served(tmp_path, serve):
     log = tmp_path / "access.log"
-    # The quiet collector would leave cycles for as long as the server is busy.
-    options = ["--collector", "plain", "--ledger", "1000", "--access-log", log]
+    # --gc idle leaves cycles for as long as the server is busy.
+    options = ["--gc", "python", "--ledger", "1000", "--access-log", log]
     server = serve([*TARRY, *options, RPY])
 
     async def idle():

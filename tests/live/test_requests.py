@@ -19,10 +19,21 @@ async def test_pipelined_requests_are_answered_in_order(site):
     assert [e["key"] for e in await entries(site)] == ["0", "1", "2", "3", "last"]
 
 
+BAD_LINES = {
+    b"GET / HTTP/2.0": 505,
+    b"X": 501,
+    b"G" * 100_000: 501,
+    b"\x16\x03\x01": 400,
+    b"GET / HTTP/1.1\r\nHost: localhost\r\nContent-Length: " + b"9" * 5000: 400,
+}
+
+
 @pytest_twisted.ensureDeferred
-async def test_a_bad_request_line_alone_gets_an_answer(site):
-    for line in (b"GET / HTTP/2.0", b"X", b"\x16\x03\x01"):
-        assert all_of(site, line + b"\r\n\r\n").startswith(b"HTTP/1.1 400 "), line
+async def test_a_malformed_request_gets_one_plain_line(site):
+    for line, code in BAD_LINES.items():
+        got = all_of(site, line + b"\r\n\r\n")
+        assert got.startswith(b"HTTP/1.1 %d " % code), line[:80]
+        assert got.partition(b"\r\n\r\n")[2].count(b"\n") == 1, line[:80]
     assert "Traceback" not in site.output
     await serves_on(site)
 

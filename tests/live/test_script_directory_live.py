@@ -6,7 +6,7 @@ import pytest
 import pytest_twisted
 from twisted.internet.defer import ensureDeferred, gatherResults
 
-from tests.live.conftest import PAGE, ask, entries
+from tests.live.conftest import ask, entries, page
 
 
 @pytest_twisted.ensureDeferred
@@ -20,7 +20,7 @@ async def test_a_file_edited_under_load_fails_no_request(site):
         return versions
 
     def version(n):
-        (site.folder / "x.new").write_text(PAGE.format(body=f"return b'{n}'"))
+        (site.folder / "x.new").write_text(page(f"return b'{n}'"))
         os.replace(site.folder / "x.new", site.folder / "x.rpy")
 
     version(0)
