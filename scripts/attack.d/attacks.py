@@ -239,7 +239,7 @@ async def _(target: Target) -> None:
 async def hammer(target: Target, data: bytes, clients: int, seconds: float = 2) -> None:
     """Send *data* on some connections, and read as fast as it comes."""
     opened = await crowd(target, clients, data)
-    await asyncio.gather(*(client.discard(1 if target.short else seconds) for client in opened))
+    await asyncio.gather(*(client.discard(0.5 if target.short else seconds) for client in opened))
     for client in opened:
         client.close()
 
@@ -314,7 +314,12 @@ async def _(target: Target) -> None:
     """A chat completion with 320,000 empty messages."""
     for messages in ("{}," * 320_000 + "{}", "[" * 400_000 + "]" * 400_000):
         body = f'{{"model": "m", "messages": [{messages}]}}'.encode()
-        asked = request("/chat.rpy", "Content-Type: application/json", method="POST", body=body)
+        asked = request(
+            "/chat.rpy/v1/chat/completions",
+            "Content-Type: application/json",
+            method="POST",
+            body=body,
+        )
         expect(await target.ask(asked), 200, 400, 413)
 
 

@@ -88,7 +88,8 @@ class Target:
                     ready.set()
             ready.set()
 
-        threading.Thread(target=read, daemon=True).start()
+        self.reader = threading.Thread(target=read, daemon=True)
+        self.reader.start()
         ready.wait(START)
         if not self.port:
             self.stop()
@@ -138,6 +139,8 @@ class Target:
             self.process.kill()
             self.process.wait()
             wrong = f"SIGTERM did not stop it in {START:g} s"
+        self.reader.join(START)
+        self.process.stdout.close()
         for pem in re.findall(r"--cacert (\S+)", self.output):
             shutil.rmtree(Path(pem).parent, ignore_errors=True)
         shutil.rmtree(self.folder, ignore_errors=True)
@@ -158,7 +161,7 @@ class Probe:
             list(map(str, command)), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
             preexec_fn=lambda: pin(-1),
         )  # fmt: skip
-        time.sleep(1)
+        time.sleep(0.6)  # by then its connections are open, and first answers have come
         self.report()
 
     def report(self) -> dict[str, float]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import re
 import socket
 import ssl
 import struct
@@ -190,8 +189,3 @@ def fields(target: str, method: str = "GET") -> bytes:
         (":path", target),
     ]
     return b"".join(literal(name, value) for name, value in pairs)
-
-
-def statuses(text: bytes) -> list[int]:
-    """Return the status codes of the responses in *text*."""
-    return [int(code) for code in re.findall(rb"HTTP/1\.1 (\d{3}) ", text)]
