@@ -55,6 +55,8 @@ class Cancellable(Resource):
         self.ids, self.running, self.recent = itertools.count(1), {}, deque(maxlen=MAX_RECENT)
 
     def render_GET(self, request):
+        if request.postpath:  # otherwise /cancellable.rpy/a.bat?key=... downloads the client's text
+            return error_page(request, 404, "no such page: request cancellable.rpy itself")
         try:
             params = parse_params(request, "duration", "count", "show", "key")
             duration = number(params, "duration", default=10.0, low=0, high=MAX_DURATION)

@@ -1,4 +1,4 @@
-"""docs/coming-from.md: each of our addresses there does what is said of it."""
+"""docs/coming-from.md: each of our URLs there does what the table says."""
 
 import gzip
 import json
@@ -12,8 +12,8 @@ from twisted.internet.defer import Deferred, ensureDeferred, gatherResults
 from twisted.internet.threads import deferToThread
 from websockets.sync.client import connect as websocket
 
-from tests.live.conftest import HANG, PLAIN, RPY, TARRY, Server, ask, rest
-from tests.live.test_leaving import connect
+from tests.live.conftest import PLAIN, RPY, TARRY, Server, ask
+from tests.live.sockets import HANG, connect, rest
 
 PAGE = (Path(__file__).parents[2] / "docs" / "coming-from.md").read_text()
 OURS = re.findall(r"^\| .+ \| `(/[^`]+)` \|.*\|$", PAGE, re.MULTILINE)
@@ -23,14 +23,14 @@ OURS = re.findall(r"^\| .+ \| `(/[^`]+)` \|.*\|$", PAGE, re.MULTILINE)
 def server(request):
     plain = request.param == "twistd web"
     command = [*PLAIN, f"--path={RPY}"] if plain else [*TARRY, RPY]
-    server = Server(command, env={"TIMED_OPEN": "1"})
+    server = Server(command, env={"STEPS_OPEN": "1"})
     server.plain = plain
     yield server
     server.stop()
 
 
 def answers(code=200, body=None, least=0.0, **headers):
-    """A check for a whole answer, after *least* seconds or more."""
+    """Return a check for a whole response, after *least* seconds or more."""
 
     async def check(server, path):
         answer = await ask(server.url(path[1:]))
@@ -47,7 +47,7 @@ def answers(code=200, body=None, least=0.0, **headers):
 
 
 def ends(how, least=0.0, pattern=rb".*"):
-    """A check for what comes on the connection: until FIN, RST, or silence."""
+    """Return a check for what comes on the connection, until FIN, RST or silence."""
 
     async def check(server, path):
         began = time.monotonic()
@@ -63,7 +63,7 @@ def ends(how, least=0.0, pattern=rb".*"):
 
 
 def fails(times, code):
-    """A check for so many failures, then a success."""
+    """Return a check for so many failures, then a success."""
 
     async def check(server, path):
         codes = [(await ask(server.url(path[1:]))).code for _ in range(times + 1)]
@@ -164,8 +164,8 @@ def test_each_row_has_its_test():
 
 
 @pytest_twisted.ensureDeferred
-async def test_each_of_our_addresses_does_what_is_said_of_it(server):
-    """All at once, but for the ledger, which tells of the others."""
+async def test_each_of_our_urls_does_what_the_table_says(server):
+    """All at once, except for the ledger, which lists the others."""
     wrong = []
 
     async def check(path):

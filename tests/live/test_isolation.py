@@ -1,4 +1,4 @@
-"""That each request keeps its own time: proved by order and containment, not by stop-watch."""
+"""Each request keeps its own time. Order and containment prove it, not upper limits on time."""
 
 import json
 
@@ -40,7 +40,7 @@ async def test_shorter_delays_overtake_longer_ones(server):
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_long_wait_holds_up_nobody(server):
+async def test_a_long_wait_blocks_no_other_request(server):
     long = start(server.url("delayed.rpy?delay=50"))
     assert (await ask(server.url("delayed.rpy?delay=0"))).code == 200
     stream = await ask(server.url("streamed.rpy?count=5&interval=0.05"))
@@ -62,8 +62,8 @@ async def listed(server, which, key):
 
 
 @pytest_twisted.ensureDeferred
-async def test_the_claim_of_the_seed(server):
-    """Two requests two seconds apart: each takes its five seconds from when it was asked."""
+async def test_the_claim_of_the_article(server):
+    """Of two requests two seconds apart, each takes five seconds from when it arrived."""
     done = []
     first = start(server.url("delayed.rpy?delay=5")).addCallback(lambda a: done.append(1) or a)
     await ask(server.url("delayed.rpy?delay=2"))
@@ -82,7 +82,7 @@ async def test_the_first_line_of_a_stream_is_read_long_before_the_last_is_writte
     path = "streamed.rpy?count=1000&interval=60&key=first"
     with pytest.raises(EnoughError):
         await ask(server.url(path), received=received)
-    await until(lambda: f"/{path}': the client left after 1 chunks" in server.output)
+    await until(lambda: f"/{path}': the client disconnected" in server.output)
 
 
 @pytest_twisted.ensureDeferred

@@ -8,7 +8,7 @@ import pytest_twisted
 from twisted.internet.defer import ensureDeferred
 
 from tests.live.conftest import ask, until
-from tests.live.test_leaving import reset
+from tests.live.sockets import reset
 
 
 async def post(server, query):

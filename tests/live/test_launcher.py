@@ -192,10 +192,12 @@ def test_every_kind_of_install_carries_the_scripts(kind, tmp_path, checkout):
     (borrowed / "zz-borrowed.pth").write_text(f"{paths}\n")
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
-    where = run(python, "-c", "import tarry; print(tarry.collection())", cwd=elsewhere).stdout
+    alone = {"PYTHONPATH": ""}  # else a checkout that it names would come first
+    show = "import tarry; print(tarry.collection())"
+    where = run(python, "-c", show, cwd=elsewhere, env={**os.environ, **alone}).stdout
     assert where.strip() == str(checkout / "rpy" if kind == "editable" else borrowed / "tarry/rpy")
     for command in ([home / "bin" / "tarry", "serve"], [python, "-m", "twisted", "tarry"]):
-        server = Server([*command, "--port=0"], folder=elsewhere)
+        server = Server([*command, "--port=0"], elsewhere, alone)
         try:
             assert b"Sorry" in get(server.url("delayed.rpy?delay=0"))
         finally:

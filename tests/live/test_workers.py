@@ -1,4 +1,4 @@
-"""`--workers`: one port, several processes, and what happens when they or their parent end."""
+"""`--workers`: one port, several processes, and what happens when they or their parent die."""
 
 import json
 import os
@@ -22,7 +22,7 @@ def children(server):
 
 
 def running(pids):
-    """Those of *pids* that still run: not ended, nor waited for by nobody."""
+    """Return those of *pids* that still run: neither ended nor zombies."""
     return {pid for pid in pids if state(pid) not in ("", "Z")}
 
 
@@ -34,10 +34,8 @@ def state(pid):
 
 
 @pytest.fixture
-def server():
-    server = Server([*TARRY, "--workers", "3", "--grace", "5", RPY])
-    yield server
-    server.stop(signal.SIGKILL)
+def server(serve):
+    return serve([*TARRY, "--workers", "3", "--grace", "5", RPY])
 
 
 async def serves(server):
@@ -85,7 +83,7 @@ ENDED = "A process has ended with a probable error condition: process ended by s
 
 
 def number(pid):
-    """Which worker the process is; None before it is one, or when it is none any more."""
+    """Return which worker the process is; None if it is not one yet, or no more."""
     told = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
     tasks = [each for each in told if each.startswith(b"TARRY_WORKER=")]
     return json.loads(tasks[0].partition(b"=")[2])["number"] if tasks else None
@@ -121,9 +119,9 @@ def test_a_port_that_is_taken():
 
 
 @pytest_twisted.ensureDeferred
-async def test_the_access_log_of_all_is_one_file(tmp_path):
+async def test_the_access_log_of_all_is_one_file(tmp_path, serve):
     file = tmp_path / "access.log"
-    server = Server([*TARRY, "--workers", "2", "--access-log", file])
+    server = serve([*TARRY, "--workers", "2", "--access-log", file])
     for n in range(20):
         await ask(server.url(f"delayed.rpy?delay=0&key={n}"))
     os.replace(file, tmp_path / "old.log")

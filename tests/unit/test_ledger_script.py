@@ -1,4 +1,4 @@
-"""ledger.rpy in virtual time; over real connections it is in tests/live/test_faults.py."""
+"""ledger.rpy in virtual time; over real connections it is in tests/live/test_ledger_live.py."""
 
 import re
 

@@ -1,8 +1,13 @@
-"""What every script of the collection promises, whatever it does."""
+"""What every script promises, whatever it does: one test per promise, run for each script.
+
+A test tries many inputs, and reports all that went wrong, not only the first.
+"""
 
 import ast
+import itertools
 import random
 import re
+import sys
 import urllib.parse
 
 import pytest
@@ -16,15 +21,22 @@ from . import conftest
 from .conftest import RPY
 
 SCRIPTS = sorted(path.name for path in RPY.glob("*.rpy"))
-# Answers without a wait, if it is not asked for one.
+LESSONS = [f"{name}.rpy" for name in (
+    "delayed", "streamed", "cancellable", "awaited", "deadline", "queued", "threaded", "subprocess",
+    "proxied", "longpoll", "sse", "websocket", "job",
+)]  # fmt: skip
+every_script = pytest.mark.parametrize("name", SCRIPTS)
+
+# These answer without a wait if they are not asked for one.
 AT_ONCE = {"websocket.rpy", "idleclose.rpy", "job.rpy", "ledger.rpy", "steps.rpy", "chat.rpy"}
-A_SCORE = {"steps.rpy"}  # parameters are steps, which may come again, and depend on each other
-# What it waits for are connections, processes, threads: the attribute by which it gets them.
+# The parameters of these are steps, which may be repeated and depend on each other.
+STEPS = {"steps.rpy"}
+# These wait for connections, processes or threads, which they get from the attribute named here.
 NOT_IN_VIRTUAL_TIME = {"proxied.rpy": "agent", "subprocess.rpy": "spawn", "threaded.rpy": "pool"}
 
 
 class Outside:
-    """What is not in virtual time: it is asked for something, and nothing ever comes of it."""
+    """What is not in virtual time: it takes every call, and none of them ever ends."""
 
     started = True
 
@@ -46,26 +58,16 @@ class Script(conftest.Script):
             setattr(self.resource, NOT_IN_VIRTUAL_TIME[path.name], self.outside)
 
 
+# Parameters
+
+
 def bad_values(parameter):
-    """Values that a parameter of this range must refuse."""
+    """Yield values that a parameter with this range must refuse."""
     numbers = re.fullmatch(r"(\d+) to (\d+)", parameter.range)
     if numbers:
         low, high = map(int, numbers.groups())
-        yield from [
-            "x",
-            "",
-            "nan",
-            "inf",
-            "-inf",
-            "-1",
-            "1e2",
-            "0x1",
-            "1_0",
-            " 1",
-            "\u0661",
-            str(high + 1),
-        ]
-        yield from ["1" * 400, "9" * 5000, "1\r\nX: y", "%00"]
+        yield from ["x", "", "nan", "inf", "-inf", "-1", "1e2", "0x1", "1_0", " 1", "\u0661"]
+        yield from [str(high + 1), "1" * 400, "9" * 5000, "1\r\nX: y", "%00"]
         if low:
             yield str(low - 1)
         if "." not in parameter.default and parameter.name == "count":
@@ -79,43 +81,59 @@ def bad_values(parameter):
 
 
 def of_get(manual):
-    """The parameters that GET takes: the meaning of others begins with their method."""
+    """Return the parameters that GET takes: the meaning of others begins with their method."""
     return [p for p in manual.parameters if not re.match("[A-Z]+: ", p.meaning)]
 
 
-def every_bad_query():
-    for name in SCRIPTS:
-        manual = read(RPY / name, name)
-        assert manual.parameters, name
-        for parameter in manual.parameters:
-            for value in bad_values(parameter):
-                yield name, f"?{parameter.name}={urllib.parse.quote(value)}", parameter.name
-            if name in A_SCORE:
-                continue
-            good = {"-": "1" if parameter.range == "flag" else "a"}.get(
-                parameter.default, parameter.default
-            )
-            yield name, f"?{parameter.name}={good}&{parameter.name}={good}", parameter.name
-        yield name, "?unheard=1", "unheard"
-        yield name, "?<b>=1", "<b>"
-        yield name, "?unheard", "unheard"
+def bad_queries(name):
+    """Yield queries that the script must refuse, each with a word that the error must contain."""
+    manual = read(RPY / name, name)
+    for parameter in manual.parameters:
+        for value in bad_values(parameter):
+            yield f"?{parameter.name}={urllib.parse.quote(value)}", parameter.name
+        if name not in STEPS:
+            good = "1" if parameter.range == "flag" else "a"
+            good = good if parameter.default == "-" else parameter.default
+            yield f"?{parameter.name}={good}&{parameter.name}={good}", parameter.name
+    yield "?unheard=1", "unheard"
+    yield "?<b>=1", "<b>"
+    yield "?unheard", "unheard"
 
 
-@pytest.mark.parametrize(("name", "query", "word"), list(every_bad_query()))
-def test_bad_input_gets_one_plain_line(name, query, word):
-    script = Script(RPY / name)
-    asked = script.get(query)
-    assert (asked.code, asked.done) == (400, True)
-    assert asked.header("Content-Type") == "text/plain; charset=utf-8"
-    assert asked.header("X-Content-Type-Options") == "nosniff"
-    line = asked.body.decode()
-    assert line.endswith("\n")
-    assert len(line.splitlines()) == 1
-    assert line[:-1].isprintable()
-    assert len(line) < 200
-    assert word in line
-    assert "give" in line
-    assert script.idle()
+def wrong_with_error(word, code, content_type, body):
+    """Return what is wrong with the answer to a bad query; "" if nothing is.
+
+    The promise: 400 with one line that names what is wrong, and says what to give instead.
+    """
+    line = body.decode()
+    facts = {
+        "not 400": code == 400,
+        "not plain text": content_type == "text/plain; charset=utf-8",
+        "not one line": line.endswith("\n") and len(line.splitlines()) == 1,
+        "not printable": line[:-1].isprintable(),
+        "too long": len(line) < 200,
+        f"{word} is not named": word in line,
+        "what is allowed is not said": "give " in line,
+    }
+    return ", ".join(problem for problem, right in facts.items() if not right)
+
+
+@every_script
+def test_bad_input_gets_one_plain_line(name):
+    manual, problems = read(RPY / name, name), []
+    assert manual.parameters
+    for query, word in bad_queries(name):
+        script = Script(RPY / name)
+        asked = script.get(query)
+        if not asked.done:
+            problems.append(f"{query[:80]}: not refused")
+            continue
+        problem = wrong_with_error(word, asked.code, asked.header("Content-Type"), asked.body)
+        if asked.header("X-Content-Type-Options") != "nosniff" or not script.idle():
+            problem += " without nosniff, or something is left over"
+        if problem:
+            problems.append(f"{query[:80]}: {problem}: {asked.code} {asked.body[:200]}")
+    assert not problems, "\n".join(problems)
 
 
 ANYTHING = st.text(st.characters(codec="utf-8"), max_size=60).map(urllib.parse.quote_plus)
@@ -134,9 +152,9 @@ def test_any_query_is_answered_or_refused(name, query):
         assert asked.code != 500
 
 
-@pytest.mark.parametrize("name", SCRIPTS)
+@every_script
 def test_the_defaults_of_the_manual_are_the_script_s(name):
-    """Asked with its defaults spelled out, a script does what it does without a query."""
+    """A script does the same without a query as with its defaults spelled out."""
     if name in AT_ONCE:
         assert Script(RPY / name).get().code in (200, 426)  # 426: not for a plain GET
         return
@@ -144,7 +162,7 @@ def test_the_defaults_of_the_manual_are_the_script_s(name):
     spelled = "&".join(f"{p.name}={p.default}" for p in of_get(manual) if p.default != "-")
     calls = []
     for query in ("", f"?{spelled}"):
-        random.seed(1)  # for what is drawn afresh
+        random.seed(1)  # for scripts that draw at random
         script = Script(RPY / name)
         script.get(query)
         timers = [round(call.getTime(), 6) for call in script.clock.getDelayedCalls()]
@@ -152,49 +170,136 @@ def test_the_defaults_of_the_manual_are_the_script_s(name):
     assert calls[0] == calls[1] != []
 
 
-@pytest.mark.parametrize("name", sorted({*SCRIPTS} - A_SCORE))
+@pytest.mark.parametrize("name", sorted({*SCRIPTS} - STEPS))
 def test_the_limits_of_the_manual_are_allowed(name):
-    manual = read(RPY / name, name)
-    for parameter in of_get(manual):
+    refused = []
+    for parameter in of_get(read(RPY / name, name)):
         for limit in re.findall(r"\d+", parameter.range):
-            script = Script(RPY / name)
-            asked = script.get(f"?{parameter.name}={limit}")
-            assert asked.response is None or asked.code != 400, (parameter.name, limit, asked.body)
+            asked = Script(RPY / name).get(f"?{parameter.name}={limit}")
+            if asked.response is not None and asked.code == 400:
+                refused.append(f"{parameter.name}={limit}: {asked.body}")
+    assert not refused, "\n".join(refused)
+
+
+# Requests
 
 
 def methods(name):
-    """The methods that a script's manual names; what takes GET takes HEAD."""
+    """Return the methods that a script's manual names. A script that takes GET takes HEAD."""
     return {"HEAD", *(request.split()[0] for request in read(RPY / name, name).requests)}
 
 
-@pytest.mark.parametrize("name", SCRIPTS)
-@pytest.mark.parametrize(("method", "code"), [("POST", 405), ("PUT", 501), ("BREW", 501)])
-def test_other_methods(name, method, code):
-    if method in methods(name):
-        return
-    asked = Script(RPY / name).get(method=method)
-    assert asked.code == code
-    if code == 405:
-        assert set(asked.header("Allow").split(", ")) == methods(name)
+@every_script
+def test_other_methods_are_refused(name):
+    for method, code in {"POST": 405, "PUT": 501, "BREW": 501}.items():
+        if method in methods(name):
+            continue
+        asked = Script(RPY / name).get(method=method)
+        assert asked.code == code, method
+        if code == 405:
+            assert set(asked.header("Allow").split(", ")) == methods(name)
 
 
-@pytest.mark.parametrize("name", SCRIPTS)
+SUB_PATHS = {"chat.rpy"}  # the client adds /v1/chat/completions to the URL it is given
+ECHO = "tarry-echo"
+
+
+@pytest.mark.parametrize("name", sorted({*SCRIPTS} - SUB_PATHS))
+def test_what_the_client_sent_is_not_a_download_with_the_client_s_name(name):
+    """A script whose body repeats text from the query has nothing below itself.
+
+    Otherwise /x.rpy/setup.bat?key=... is a download from the site with the client's name and bytes.
+    """
+    manual = read(RPY / name, name)
+    shown = [request.split()[1].partition("?")[2] for request in manual.requests]
+    shown = ["", *(query for query in shown if not re.search(r"\d{7}", query))]  # no huge bodies
+    texts = [p.name for p in of_get(manual) if p.range == "any text"]
+    for begin, text in itertools.product(shown, texts):
+        pairs = [pair for pair in begin.split("&") if pair and pair.partition("=")[0] != text]
+        query = "?" + "&".join([*pairs, f"{text}={ECHO}"])
+        script = Script(RPY / name)
+        asked = script.get(query)
+        for _ in range(30):
+            script.advance(1)
+        if asked.response and asked.code == 200 and ECHO.encode() in asked.body:
+            below = Script(RPY / name).get(query, below="/setup.bat")
+            assert (below.code, below.body.count(b"\n")) == (404, 1), query
+            assert ECHO.encode() not in below.body
+
+
+# The file
+
+
+def tree(name):
+    return ast.parse((RPY / name).read_text())
+
+
+@every_script
 def test_a_file_stands_alone(name):
-    """Nothing but the standard library and what Twisted brings; the last line is the resource."""
-    import sys
-
-    tree = ast.parse((RPY / name).read_text())
-    for node in ast.walk(tree):
+    """It imports the standard library and Twisted; the last line is the resource."""
+    for node in ast.walk(tree(name)):
         modules = [a.name for a in node.names] if isinstance(node, ast.Import) else []
         if isinstance(node, ast.ImportFrom):
             modules = [node.module]
         for module in modules:
             top = module.split(".")[0]
             assert top in sys.stdlib_module_names | {"twisted", "zope"}, module
-    assert ast.unparse(tree.body[-1]).startswith("resource = ")
+    assert ast.unparse(tree(name).body[-1]).startswith("resource = ")
+    assert (RPY / name).read_text().splitlines()[-1].startswith("resource = ")
 
 
-@pytest.mark.parametrize("name", SCRIPTS)
+@every_script
+def test_the_first_screen_has_the_first_class(name):
+    """The first class, or the coroutine with the lesson, begins by line 50."""
+    kinds = ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+    first = next(node for node in tree(name).body if isinstance(node, kinds))
+    assert first.lineno <= 50
+    assert not isinstance(first, ast.FunctionDef), f"{first.name} is before the lesson"
+
+
+@every_script
+def test_the_class_is_named_after_the_file(name):
+    classes = {node.name.lower() for node in tree(name).body if isinstance(node, ast.ClassDef)}
+    assert name.removesuffix(".rpy") in classes
+    assert f'Logger(namespace="rpy.{name.removesuffix(".rpy")}")' in (RPY / name).read_text()
+
+
+@pytest.mark.parametrize("name", LESSONS)
+def test_a_lesson_ends_by_line_100(name):
+    """Its resource is the lesson, with what stands before it."""
+    (resource,) = (
+        node for node in tree(name).body
+        if isinstance(node, ast.ClassDef) and node.name.lower() == name.removesuffix(".rpy")
+    )  # fmt: skip
+    assert resource.end_lineno <= 100
+
+
+@every_script
+def test_a_file_is_short(name):
+    assert len((RPY / name).read_text().splitlines()) < (200 if name in LESSONS else 301)
+
+
+@every_script
+def test_no_private_attribute_of_another_object_is_used(name):
+    """They may change in any version of Twisted, and a script is meant to be copied."""
+    private = [
+        f"line {node.lineno}: {ast.unparse(node)}"
+        for node in ast.walk(tree(name))
+        if isinstance(node, ast.Attribute)
+        and re.match("_[a-z]", node.attr)
+        and ast.unparse(node.value) not in ("self", "cls")
+    ]
+    private += [
+        f"line {node.lineno}: {alias.name}"
+        for node in ast.walk(tree(name))
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+        if alias.name.startswith("_") or "._" in node.module
+    ]
+    assert not private, "\n".join(private)
+
+
+@every_script
 def test_the_manual_has_the_fixed_shape(name):
     manual = read(RPY / name, name)
     assert 0 < len(manual.summary) <= 58  # beside the name it fits a line of 80
