@@ -209,14 +209,6 @@ def number(params, name, default, low, high):
     return type(default)(text)
 
 
-def choice(params, name, default, *allowed):
-    """Return one of the words in *allowed*, or *default* if the parameter is missing."""
-    text = params.get(name, default)
-    if name in params and text not in allowed:
-        raise ValueError(f"invalid {name} {text[:40]!a}: give {' or '.join(allowed)}")
-    return text
-
-
 def set_headers(request, content_type, **timings):
     """Set the headers every response has, and *timings*, in seconds, as Server-Timing."""
     request.setHeader("Content-Type", content_type)
