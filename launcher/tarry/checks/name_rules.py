@@ -73,7 +73,7 @@ def deprecated(script: Script, tree: ast.Module) -> Iterator[Problem]:
         told = verdict(name) if name.startswith("twisted.") else None
         if told and told != ("", ""):
             yield node, *told
-    for node in script.nodes:
+    for node in _nodes(script):
         match node:
             case ast.Call(func=ast.Attribute(value=request, attr=attr)):
                 if script.is_request(request):
@@ -93,7 +93,7 @@ def standard_library(script: Script, tree: ast.Module) -> Iterator[Problem]:
         elif top in sys.stdlib_module_names and verdict(name) == ("", ""):
             version = f"{sys.version_info.major}.{sys.version_info.minor}"
             yield node, f"Python {version} has no {name}", "look for its successor in Python's news"
-    for node in script.nodes:
+    for node in _nodes(script):
         match node:
             case ast.Name(ctx=ast.Load(), id=name) if name in BUILTINS:
                 if script.binder(node) is None:
@@ -104,18 +104,21 @@ def standard_library(script: Script, tree: ast.Module) -> Iterator[Problem]:
                     yield node, f"Python 3's dicts have no {attr}", f"use {OF_DICTS[attr]}"
 
 
-def _names(script: Script) -> Iterator[tuple[ast.AST, str]]:
-    """Yield each full name that is imported or used, less what the script does without: it
-    suits an older or newer version if it catches the error."""
+def _nodes(script: Script) -> Iterator[ast.AST]:
+    """Yield the script's nodes, except in a `try` that catches the error of a missing name: that
+    suits both older and newer versions."""
     expected: set[ast.AST] = set()
     for node in script.nodes:
         if isinstance(node, ast.Try):
             caught = " ".join(ast.unparse(one.type) for one in node.handlers if one.type)
             if re.search(r"\b(Import|ModuleNotFound|Attribute|Name)Error\b", caught):
                 expected.update(ast.walk(node))
-    for node in script.nodes:
-        if node in expected:
-            continue
+    return (node for node in script.nodes if node not in expected)
+
+
+def _names(script: Script) -> Iterator[tuple[ast.AST, str]]:
+    """Yield each full name that is imported or used, and where."""
+    for node in _nodes(script):
         if isinstance(node, ast.Import | ast.ImportFrom):
             if isinstance(node, ast.ImportFrom) and node.level:
                 continue
@@ -125,7 +128,9 @@ def _names(script: Script) -> Iterator[tuple[ast.AST, str]]:
                 full.update(accumulate(f"{module}{alias.name}".split("."), "{}.{}".format))
             yield from ((node, name) for name in sorted(full))
         elif isinstance(node, ast.Attribute):
-            yield node, script.dotted(node)
+            name = script.dotted(node)
+            if not name.startswith("builtins."):
+                yield node, name
 
 
 @cache

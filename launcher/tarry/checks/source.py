@@ -12,6 +12,7 @@ Function = ast.FunctionDef | ast.AsyncFunctionDef
 Scoped = Function | ast.Lambda | ast.ClassDef
 Binding = ast.AST | str | None  # what a name is given: by a node, by an import, by something else
 
+MAX_DOTS = 20  # in the full name of anything
 RESULT_FIRST = {"addCallback", "addErrback", "addBoth"}  # they call f(result, *arguments)
 
 
@@ -116,7 +117,7 @@ class Script:
     def dotted(self, node: ast.AST | None) -> str:
         """Return the full name of what is imported or built in, as `time.sleep`; else ""."""
         attributes = ""
-        while isinstance(node, ast.Attribute):
+        while isinstance(node, ast.Attribute) and attributes.count(".") < MAX_DOTS:
             attributes = f".{node.attr}{attributes}"
             node = node.value
         if not isinstance(node, ast.Name):
