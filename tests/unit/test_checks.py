@@ -82,8 +82,6 @@ def test_what_is_nested_too_deeply_for_the_rules_is_still_loaded(tmp_path):
     ]
 
 
-# noqa
-
 WRITE = 'request.write("a")'
 
 

@@ -36,7 +36,11 @@ WAITS = [
       for name in ("requests.get", "requests.post", "httpx.request", "httpx.stream")),
 ]  # fmt: skip
 READS = [
-    ("", "open('x')", ": RPY401 open() keeps all other clients waiting: run it in a thread, with d"),
+    (
+        "",
+        "open('x')",
+        ": RPY401 open() keeps all other clients waiting: run it in a thread, with d",
+    ),
     ("import io", "io.open('x')", "deferToThread"),
     ("import sqlite3", "sqlite3.connect('x')", "deferToThread"),
     ("from pathlib import Path", "Path('x').read_text()", ".read_text() "),

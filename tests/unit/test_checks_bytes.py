@@ -180,7 +180,8 @@ class Base(Resource):
     """
     body = "\n".join(f"    {line}" for line in call.splitlines())
     script = resource(
-        f"{methods}\n".replace("\n    ", "\n") + f"def render_GET(self, r):\n{body}\n    return b''",
+        f"{methods}\n".replace("\n    ", "\n")
+        + f"def render_GET(self, r):\n{body}\n    return b''",
         source,
     )
     expect(tmp_path, script.replace("class R(Resource)", "class R(Base)"))

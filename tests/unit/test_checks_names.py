@@ -141,7 +141,9 @@ def test_only_twisted_and_python_are_imported_to_look_at_names(tmp_path):
 
     name_rules.verdict.cache_clear()
     with mock.patch.object(name_rules, "import_module", importing):
-        imports = "import json.decoder, xml.dom, no_such_module.at_all\nfrom twisted.web import server"
+        imports = (
+            "import json.decoder, xml.dom, no_such_module.at_all\nfrom twisted.web import server"
+        )
         expect(tmp_path, render(imports))
     name_rules.verdict.cache_clear()
     assert asked
