@@ -4,6 +4,7 @@ A line of a script that ends in "#! text" must be found, with that text in the m
 line may be.
 """
 
+from inspect import Signature, signature
 from textwrap import dedent, indent
 
 from tarry.checks import check
@@ -52,7 +53,7 @@ def expect(folder, source):
     ]
     assert [line for line, _ in found] == [line for line, _ in marks], found
     for (_, text), (_, mark) in zip(found, marks, strict=True):
-        assert mark in f": {text}"
+        assert mark in f": {text}", (text, mark)
 
 
 def resource(body, rest=""):
@@ -65,3 +66,27 @@ def render(body, rest="", end="return b''"):
     """Return a script whose render_GET has this body, and then this end."""
     body = indent(dedent(f"{body}\n{end}").strip("\n"), "    ")
     return resource(f"def render_GET(self, request):\n{body}", rest)
+
+
+def each(names, rows):
+    """Run a test with each row, as `parametrize` does, but as one test that reports all failures:
+    a table of scripts is one promise."""
+    names = [names] if isinstance(names, str) else list(names)
+
+    def decorate(test):
+        def run(**fixtures):
+            failed = []
+            for row in rows:
+                values = dict(zip(names, row if len(names) > 1 else [row], strict=True))
+                try:
+                    test(**fixtures, **values)
+                except AssertionError as error:
+                    failed.append(f"{values}\n    {error}")
+            assert not failed, "\n".join(failed)
+
+        run.__name__, run.__doc__ = test.__name__, test.__doc__
+        parameters = signature(test).parameters.values()
+        run.__signature__ = Signature([one for one in parameters if one.name not in names])
+        return run
+
+    return decorate

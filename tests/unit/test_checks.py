@@ -7,7 +7,6 @@ import tempfile
 from pathlib import Path
 from unittest import mock
 
-import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -16,7 +15,7 @@ from tarry.checks import Finding, check
 from tarry.checks.files import Checked
 from tarry.checks.rules import RULES
 
-from .check_cases import HEAD, findings, loaded, render
+from .check_cases import HEAD, each, findings, loaded, render
 from .test_checks_render import HELPERS
 
 SEED = Path(__file__).parents[1] / "data" / "seed" / "seed.rpy"
@@ -54,7 +53,7 @@ def test_the_collection_has_none():
 # Syntax
 
 
-@pytest.mark.parametrize(
+@each(
     ("source", "line", "text"),
     [
         ("x = 1\nx = = 2\n", 2, "RPY002 syntax error, invalid syntax: correct it"),
@@ -85,7 +84,7 @@ def test_what_is_nested_too_deeply_for_the_rules_is_still_loaded(tmp_path):
 WRITE = 'request.write("a")'
 
 
-@pytest.mark.parametrize(
+@each(
     ("comment", "silenced"),
     [
         ("# noqa", True),

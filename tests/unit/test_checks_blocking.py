@@ -2,9 +2,7 @@
 
 from textwrap import dedent, indent
 
-import pytest
-
-from .check_cases import HEAD, expect, render, resource
+from .check_cases import HEAD, each, expect, render, resource
 
 WAITS = [
     ("import time", "time.sleep(1)", "RPY401 time.sleep() keeps all other clients waiting: use"),
@@ -50,13 +48,13 @@ READS = [
 ]
 
 
-@pytest.mark.parametrize(("rest", "call", "text"), WAITS + READS)
+@each(("rest", "call", "text"), WAITS + READS)
 def test_a_call_that_blocks(tmp_path, rest, call, text):
     body = f"with self.x:\n    x = [{call}  #! {text}\n    for one in self.all]"
     expect(tmp_path, render(body, rest))
 
 
-@pytest.mark.parametrize(("rest", "call", "text"), WAITS)
+@each(("rest", "call", "text"), WAITS)
 def test_a_call_that_waits_at_module_level(tmp_path, rest, call, text):
     name = text.removeprefix("RPY401 ").partition("(")[0] if "() keeps" in text else ""
     name = name.removeprefix(": RPY401 ")
@@ -64,13 +62,13 @@ def test_a_call_that_waits_at_module_level(tmp_path, rest, call, text):
     expect(tmp_path, f"{HEAD}{rest}\n{line if name else line.replace('() at', 'at')}\n")
 
 
-@pytest.mark.parametrize(("rest", "call", "text"), READS)
+@each(("rest", "call", "text"), READS)
 def test_files_may_be_read_at_module_level(tmp_path, rest, call, text):
     """Twisted reads the script itself at each request."""
     expect(tmp_path, f"{HEAD}{rest}\n{call}\n")
 
 
-@pytest.mark.parametrize(
+@each(
     ("body", "in_method", "in_function"),
     [
         ("self.a(request)", "#! time.sleep()", ""),
@@ -184,8 +182,8 @@ OUTLIVES = [
 ]
 
 
-@pytest.mark.parametrize(("rest", "call", "name"), OUTLIVES)
-@pytest.mark.parametrize(
+@each(("rest", "call", "name"), OUTLIVES)
+@each(
     ("source", "found"),
     [
         ("x = CALL", True),

@@ -1,11 +1,9 @@
 """RPY1xx: a str where Twisted takes or gives bytes."""
 
-import pytest
-
-from .check_cases import expect, render, resource
+from .check_cases import each, expect, render, resource
 
 
-@pytest.mark.parametrize(
+@each(
     "given",
     [
         '"text"',
@@ -34,7 +32,7 @@ def test_write_of_a_str(tmp_path, given):
     expect(tmp_path, render(body, rest))
 
 
-@pytest.mark.parametrize(
+@each(
     "given",
     [
         'b"text"',
@@ -71,7 +69,7 @@ def test_write_of_bytes_or_of_something_unknown(tmp_path, given):
     expect(tmp_path, render(f"request.write({given})", rest))
 
 
-@pytest.mark.parametrize(
+@each(
     "body",
     [
         'page = "a"\nrequest.write(page)  #! a str',
@@ -102,7 +100,7 @@ def test_a_str_by_way_of_names_and_returns(tmp_path, body):
     expect(tmp_path, render(body))
 
 
-@pytest.mark.parametrize(
+@each(
     "body",
     [
         'def render_PUT(self, req):\n    req.write("a")  #! req.write is given a str\n    return b""',
@@ -131,7 +129,7 @@ def test_what_is_the_request_and_what_renders(tmp_path, body):
     expect(tmp_path, resource(body, rest))
 
 
-@pytest.mark.parametrize(
+@each(
     "call",
     [
         "self.later(r)",
@@ -187,7 +185,7 @@ class Base(Resource):
     expect(tmp_path, script.replace("class R(Resource)", "class R(Base)"))
 
 
-@pytest.mark.parametrize(
+@each(
     "body",
     [
         'self.putChild("x", self.page)  #! RPY102 putChild is given a str for path: give it bytes',
@@ -212,7 +210,7 @@ def test_a_str_for_an_argument(tmp_path, body):
     expect(tmp_path, render(body, rest))
 
 
-@pytest.mark.parametrize(
+@each(
     "body",
     [
         'request.args["x"]  #! RPY103 request.args has bytes, and this is a str: use bytes',

@@ -3,15 +3,14 @@
 import sys
 from unittest import mock
 
-import pytest
 import twisted
 
 from tarry.checks import name_rules
 
-from .check_cases import expect, render, resource
+from .check_cases import each, expect, render, resource
 
 
-@pytest.mark.parametrize(
+@each(
     "body",
     [
         "from twisted.web.resource import NoResource  #! use twisted.web.pages.notFound instead",
@@ -53,7 +52,7 @@ def test_names_in_twisted(tmp_path, body):
     expect(tmp_path, render(body.replace("VERSION", f"Twisted {version}")))
 
 
-@pytest.mark.parametrize(
+@each(
     "body",
     [
         "import cgi  #! RPY503 Python 3.13 and newer have no module cgi: use request.args",
@@ -112,7 +111,7 @@ def test_import_of_all_there_is(tmp_path):
     expect(tmp_path, resource(later, "from twisted.web.server import *"))
 
 
-@pytest.mark.parametrize("error", ["ImportError", "(OSError, ImportError)"])
+@each("error", ["ImportError", "(OSError, ImportError)"])
 def test_a_script_may_suit_two_twisteds(tmp_path, error):
     rest = f"""
         try:

@@ -1,11 +1,9 @@
 """RPY2xx: what render methods return. RPY3xx: whether anything notices a disconnect."""
 
-import pytest
-
-from .check_cases import expect, render, resource
+from .check_cases import each, expect, render, resource
 
 
-@pytest.mark.parametrize(
+@each(
     "method",
     [
         "async def render_GET(self, request):  #! RPY201 render_GET returns a coroutine (async def)\n"
@@ -26,7 +24,7 @@ def test_a_render_method_that_is_no_plain_function(tmp_path, method):
     expect(tmp_path, resource(method))
 
 
-@pytest.mark.parametrize(
+@each(
     "value",
     [
         "return Deferred()  #! RPY202 render_GET returns a Deferred: return bytes, or NOT_DONE_YET",
@@ -97,7 +95,7 @@ async def coroutine(self):
     expect(tmp_path, resource(f"{methods}\ndef render_GET(self, request):\n{body}", rest))
 
 
-@pytest.mark.parametrize(
+@each(
     ("body", "whole"),
     [
         ("pass", False),
@@ -130,7 +128,7 @@ def test_the_end_of_a_render_method(tmp_path, body, whole):
     expect(tmp_path, source if whole else source.replace(method, method + end))
 
 
-@pytest.mark.parametrize(
+@each(
     "body",
     [
         "request.finish()\nreturn b''  #! RPY203 render_GET returns a body after the response was",
@@ -172,7 +170,7 @@ async def finishes(request):
 """
 
 
-@pytest.mark.parametrize(
+@each(
     "body",
     [
         "reactor.callLater(5, self.later, request)\n"
