@@ -5,9 +5,10 @@ up to date.
 """
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
-from tarry.manual import Manual, manuals
+from tarry.script_docs import Manual, arrange, manuals, order
 
 ROOT = Path(__file__).parents[2]
 MADE = ROOT / "docs" / "reference"
@@ -25,7 +26,7 @@ def row(*cells: str) -> str:
     return f"| {' | '.join(cells)} |\n"
 
 
-def overview(found: list[Manual], folder: str, suffix: str) -> str:
+def overview(found: Sequence[Manual], folder: str, suffix: str) -> str:
     """A row a script; each is linked to *folder*, name and *suffix*."""
     text = row("script", "what it does", "parameters, with their defaults") + row(*["---"] * 3)
     for manual in found:
@@ -36,14 +37,12 @@ def overview(found: list[Manual], folder: str, suffix: str) -> str:
 
 
 def overviews(found: list[Manual], folder: str, suffix: str) -> str:
-    """A table of the lessons, which the headings of the tutorial name, in its order; and one of all
-    others."""
-    pages = [(ROOT / "docs" / name).read_text() for name in ("tutorial.md", "lessons.md")]
-    order = re.findall(r"^## .*`(\w+\.rpy)`$", "".join(pages), re.MULTILINE)
-    lessons = sorted((m for m in found if m.name in order), key=lambda m: order.index(m.name))
-    others = [m for m in found if m.name not in order]
-    text = f"Lessons, in the order of the tutorial:\n\n{overview(lessons, folder, suffix)}\n"
-    return f"{text}Instruments, to test clients with:\n\n{overview(others, folder, suffix)}"
+    """A table for each group, in the order of learning."""
+    tables = [
+        f"{group.title}:\n\n{overview(group.manuals, folder, suffix)}"
+        for group in arrange(found, order())
+    ]
+    return "\n".join(tables)
 
 
 def page(manual: Manual) -> str:
@@ -64,7 +63,8 @@ def page(manual: Manual) -> str:
 
 
 def index(found: list[Manual]) -> str:
-    names = "".join(f"{manual.name.removesuffix('.rpy')}\n" for manual in found)
+    ordered = [manual for group in arrange(found, order()) for manual in group.manuals]
+    names = "".join(f"{manual.name.removesuffix('.rpy')}\n" for manual in ordered)
     return (
         "# The scripts\n\nMade from the manual at the top of each file.\n\n"
         f"{overviews(found, '', '.md')}\n```{{toctree}}\n:hidden:\n\n{names}```\n"

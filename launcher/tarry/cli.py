@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import sys
 from pathlib import Path
 
 import click
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
-from tarry import __version__, collection
+from tarry import __version__, collection, copying
+from tarry.terminal import printable
 
-FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 ANY_PATH = click.Path(exists=True, path_type=Path)
 
 
@@ -26,7 +25,8 @@ def main() -> None:
     \b
     Examples:
       tarry serve                        the collection on 127.0.0.1:8080
-      tarry list                         what there is, with all parameters
+      tarry list                         what there is
+      tarry list delayed                 one script's manual
       tarry copy delayed streamed site/  two scripts into a site of yours
       tarry check site/                  what is wrong with its scripts
       tarry fetch 'delayed.rpy?delay=2' 'delayed.rpy?delay=1'
@@ -70,39 +70,47 @@ def serve(arguments: tuple[str, ...]) -> None:
 
 
 @main.command(name="list")
-@click.argument("folder", metavar="[DIR]", type=FOLDER, required=False)
+@click.argument("what", metavar="[NAME|DIR]", required=False)
 @click.option("--json", "as_json", is_flag=True, help="For programs: everything, as JSON.")
-def list_scripts(folder: Path | None, as_json: bool) -> None:
-    """List the scripts of DIR, or the bundled: what each does and takes.
+def list_scripts(what: str | None, as_json: bool) -> None:
+    """List the bundled scripts, or those of DIR; or show the manual of one, with all parameters.
 
     \b
     Examples:
       tarry list
+      tarry list delayed
       tarry list site/ --json
+      tarry list site/report.rpy
     """
-    from tarry.manual import manuals
+    from tarry import listing, script_docs
 
-    found = manuals(folder or collection())
+    manual = None
+    if what is None or os.path.isdir(what):
+        folder = collection() if what is None else Path(what)
+        groups = script_docs.groups(folder)
+        if not groups and not as_json:
+            raise click.ClickException(f"there is no .rpy file in {what}: try another folder")
+    else:
+        path = Path(what) if os.path.isfile(what) else copying.find(what, "script or folder")
+        manual = script_docs.read(path, path.name)
+        groups = [script_docs.Group("", (manual,))]
     if as_json:
-        rows = [{**dataclasses.asdict(manual), "path": str(manual.path)} for manual in found]
+        rows = [
+            {**dataclasses.asdict(each), "path": str(each.path), "group": group.title}
+            for group in groups
+            for each in group.manuals
+        ]
         click.echo(json.dumps(rows, indent=2))
-        return
-    if not found:
-        raise click.ClickException(f"there is no .rpy file in {folder}: try another folder")
-    console = Console(highlight=False)
-    for manual in found:
-        console.print(f"[bold]{escape(manual.name)}[/bold]  {escape(manual.summary)}")
-        table = Table(box=None, padding=(0, 0, 0, 2), show_header=False)
-        for each in manual.parameters:
-            default = "" if each.default == "-" else f"default {each.default}"
-            name, *rest = map(escape, (each.name, each.meaning, each.range, default))
-            table.add_row(f"[cyan]{name}", *rest)
-        console.print(table)
-        console.print()
+    elif manual:
+        listing.print_manual(manual)
+    else:
+        listing.print_summaries(groups)
+        if what is None:
+            click.echo("\ntarry list NAME shows the manual of one, with all parameters.")
 
 
 @main.command()
-@click.argument("names", nargs=-1, required=True, metavar="NAME…")
+@click.argument("names", nargs=-1, metavar="NAME…")
 @click.argument("destination", type=click.Path(path_type=Path), metavar="DEST")
 @click.option("--force", is_flag=True, help="Overwrite what is there.")
 def copy(names: tuple[str, ...], destination: Path, force: bool) -> None:
@@ -113,31 +121,37 @@ def copy(names: tuple[str, ...], destination: Path, force: bool) -> None:
       tarry copy delayed site/
       tarry copy delayed streamed cancellable site/ --force
     """
-    from tarry.copying import copy as copy_scripts
-
-    for target, written in copy_scripts(names, destination, force=force):
-        click.echo(f"{target}" if written else f"{target} (was there already, the same)")
+    if not names:
+        example = "give one or more names and then the folder, as in: tarry copy delayed {}"
+        if destination.name.removesuffix(".rpy") in copying.known():
+            raise click.UsageError(f"the destination is missing: {example.format('site/')}")
+        raise click.UsageError(f"the name of a script is missing: {example.format(destination)}")
+    for target, written in copying.copy(names, destination, force=force):
+        click.echo(printable(str(target)) + ("" if written else " (was there already, the same)"))
 
 
 @main.command()
 @click.argument("paths", metavar="[DIR…]", nargs=-1, type=ANY_PATH)
-def check(paths: tuple[Path, ...]) -> None:
+@click.option("--timeout", type=click.FloatRange(0, min_open=True), default=10.0,
+              show_default=True, help="Seconds that loading one script may take.")  # fmt: skip
+def check(paths: tuple[Path, ...], timeout: float) -> None:
     """Load every .rpy in DIR and say what is wrong with it, or would be once it is served.
 
     \b
     Without DIR, the bundled scripts. Exits 1 if anything is wrong.
+    "# noqa: RPY101" at the end of a line silences a finding there.
     Examples:
       tarry check site/
       tarry check site/report.rpy
     """
     from tarry.checks import check as check_scripts
 
-    looked_at, findings = check_scripts(paths or [collection()])
+    scripts, findings = check_scripts(paths or [collection()], timeout)
     for finding in findings:
         click.echo(str(finding))
-    scripts = "1 script" if len(looked_at) == 1 else f"{len(looked_at)} scripts"
+    checked = "1 script" if len(scripts) == 1 else f"{len(scripts)} scripts"
     wrong = "1 finding" if len(findings) == 1 else f"{len(findings) or 'no'} findings"
-    click.echo(f"{scripts} checked: {wrong}", err=True)
+    click.echo(f"{checked} checked: {wrong}", err=True)
     sys.exit(1 if findings else 0)
 
 

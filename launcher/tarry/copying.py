@@ -1,4 +1,4 @@
-"""`tarry copy`: bundled scripts into a site, all or none, and nothing overwritten unasked."""
+"""`tarry copy`: copy bundled scripts into a site, all or none, and never overwrite unasked."""
 
 from __future__ import annotations
 
@@ -21,16 +21,7 @@ def copy(names: Sequence[str], destination: Path, *, force: bool) -> list[tuple[
     Raises ClickException before anything is copied if a name is unknown, *destination* is no
     folder, or a target is there with another text and *force* is not given.
     """
-    known = {path.stem: path for path in sorted(collection().glob("*.rpy"))}
-    sources = []
-    for name in names:
-        stem = Path(name).name.removesuffix(".rpy")
-        if stem not in known:
-            near = difflib.get_close_matches(stem.lower(), known, n=1, cutoff=0)
-            raise click.ClickException(
-                f"there is no script {name!r}: did you mean {near[0]}? (all: tarry list)"
-            )
-        sources.append(known[stem])
+    sources = [find(name) for name in names]
     if not destination.is_dir():
         raise click.ClickException(
             f"there is no folder {str(destination)!r} to copy to: the last argument is the folder; "
@@ -53,6 +44,24 @@ def copy(names: Sequence[str], destination: Path, *, force: bool) -> list[tuple[
         if not equal:
             _replace(source, target)
     return [(target, not equal) for target, equal in zip(targets, same, strict=True)]
+
+
+def known() -> dict[str, Path]:
+    """Return the bundled scripts by name, without `.rpy`."""
+    return {path.stem: path for path in sorted(collection().glob("*.rpy"))}
+
+
+def find(name: str, kind: str = "script") -> Path:
+    """Return the bundled script *name*, with or without `.rpy`.
+
+    Raises ClickException if there is none: that there is no such *kind*, and the nearest name.
+    """
+    stem, bundled = Path(name).name.removesuffix(".rpy"), known()
+    if stem not in bundled:
+        near = difflib.get_close_matches(stem.lower(), bundled, n=1)
+        guess = f": did you mean {near[0]}?" if near else ""
+        raise click.ClickException(f"there is no {kind} {name!r}{guess} (all: tarry list)")
+    return bundled[stem]
 
 
 def _replace(source: Path, target: Path) -> None:

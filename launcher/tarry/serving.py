@@ -9,8 +9,6 @@ from pathlib import Path
 
 import click
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 from twisted.application.app import startApplication
 from twisted.application.service import Application
 from twisted.internet import reactor
@@ -21,11 +19,11 @@ from twisted.logger import ILogObserver, LogEvent, LogLevel, globalLogBeginner, 
 from twisted.python.usage import UsageError
 from zope.interface import implementer
 
-from tarry import __version__
-from tarry.manual import manuals
+from tarry import __version__, listing, script_docs
 from tarry.options import Options
 from tarry.service import Web, makeService
 from tarry.shutdown import handle_signals
+from tarry.terminal import printable
 from tarry.workers import Supervisor, WorkerConfig
 
 
@@ -75,12 +73,9 @@ def _announce(options: Options, service: Web | Supervisor) -> None:
     folder = options.folder()
     console.print(f"tarry {__version__} on [bold]{where}[/bold]\n")
     if folder is not None:
-        table = Table.grid(padding=(0, 2))
-        for manual in manuals(Path(folder)):
-            table.add_row(*map(escape, (f"  /{manual.name}", manual.summary)))
-        Console(highlight=False).print(table)
+        listing.print_summaries(script_docs.groups(Path(folder)), "/")
     if folder is not None and not options["certificate"]:
-        console.print(f"\nIn plain Twisted: {shlex.join(options.plain())}", markup=False)
+        console.print(f"\nIn plain Twisted: {printable(shlex.join(options.plain()))}", markup=False)
     if options["certificate"]:
         console.print(f"\nTrust it: curl --cacert {options['certificate'].authority} {where}")
     if isinstance(service, Supervisor):

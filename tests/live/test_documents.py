@@ -10,7 +10,7 @@ import pytest_twisted
 from twisted.internet.defer import DeferredList
 from twisted.internet.threads import deferToThread
 
-from tarry.manual import manuals
+from tarry.script_docs import manuals
 from tests.live.transcripts import NOT_RUN, Reader, matches
 
 ROOT = Path(__file__).parents[2]

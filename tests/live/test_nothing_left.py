@@ -14,7 +14,7 @@ from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
 from twisted.internet.protocol import Protocol
 from twisted.internet.task import deferLater
 
-from tarry.manual import manuals
+from tarry.script_docs import manuals
 from tests.live.conftest import PLAIN, RPY, TARRY, ask, resident, until
 
 CLIENTS = 1000

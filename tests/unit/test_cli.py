@@ -2,12 +2,14 @@
 
 import json
 import os
+import re
 import shlex
+from types import SimpleNamespace
 
 import pytest
 from click.testing import CliRunner
 
-from tarry import __version__, collection
+from tarry import __version__, collection, serving, tap
 from tarry.cli import main
 
 
@@ -34,11 +36,43 @@ def test_version(tarry):
     assert tarry("--version").output == f"tarry, version {__version__}\n"
 
 
-def test_list_has_each_script_with_its_parameters(tarry):
-    shown = tarry("list").output
-    assert max(map(len, shown.splitlines())) <= 80
-    for words in ("delayed.rpy  Wait, then answer.", "0 to 3600", "default 5", "streamed.rpy"):
+def test_list_is_a_screenful_in_the_order_of_learning(tarry):
+    lines = tarry("list").output.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert len(lines) <= len(list(collection().glob("*.rpy"))) + 5
+    assert [line for line in lines if line.endswith(":")] == ["Lessons:", "Test instruments:"]
+    names = re.findall(r"^  (\w+)\.rpy  +\S", "\n".join(lines), re.MULTILINE)
+    assert names[:4] == ["delayed", "streamed", "cancellable", "awaited"]
+    assert sorted(names) == sorted(path.stem for path in collection().glob("*.rpy"))
+
+
+@pytest.mark.parametrize("what", ["delayed", "delayed.rpy", str(collection() / "delayed.rpy")])
+def test_list_one_script(tarry, what):
+    shown = tarry("list", what).output
+    assert shown.startswith(
+        "delayed.rpy  Wait, then answer.\n\n  GET /delayed.rpy?delay=2\n\n  delay "
+    )
+    for words in ("0 to 3600", "default 5", "Answer: 200 text/html", "  $ curl -i 'http://127"):
         assert words in shown
+    assert "streamed" not in shown
+
+
+def test_list_wraps_prose_but_no_command(tarry, tmp_path):
+    command = f"curl 'http://127.0.0.1:8080/x.rpy?{'delay=1&' * 10}'"
+    (tmp_path / "x.rpy").write_text(
+        f'"""Say it.\n\nAnswer: {"word " * 40}\n\nTry it:\n\n    $ {command}\n"""\n'
+    )
+    lines = tarry("list", tmp_path / "x.rpy").output.splitlines()
+    assert f"  $ {command}" in lines
+    assert max(len(line) for line in lines if "$" not in line) <= 80
+
+
+def test_list_of_what_is_not_there(tarry):
+    for what, guess in (("delaied", ": did you mean delayed?"), ("nowhere/", "")):
+        shown = tarry("list", what)
+        assert shown.exit_code == 1
+        expected = f"Error: there is no script or folder '{what}'{guess} (all: tarry list)\n"
+        assert shown.output == expected
 
 
 def test_list_json(tarry):
@@ -46,12 +80,15 @@ def test_list_json(tarry):
     assert set(listed) == {path.name for path in collection().glob("*.rpy")}
     assert listed["delayed.rpy"]["parameters"][0] == {
         "name": "delay",
-        "meaning": "wait before the answer (seconds)",
+        "meaning": "seconds to wait before answering",
         "range": "0 to 3600",
         "default": "5",
     }
     assert listed["delayed.rpy"]["requests"] == ["GET /delayed.rpy?delay=2"]
-    assert "405" in listed["delayed.rpy"]["sections"]["Errors"]
+    assert "400" in listed["delayed.rpy"]["sections"]["Errors"]
+    assert {row["group"] for row in listed.values()} == {"Lessons", "Test instruments"}
+    [one] = json.loads(tarry("list", "delayed", "--json").output)
+    assert one == {**listed["delayed.rpy"], "group": ""}
 
 
 def test_list_of_somebody_s_scripts(tarry, tmp_path):
@@ -67,6 +104,43 @@ def test_list_of_somebody_s_scripts(tarry, tmp_path):
         ("broken.rpy", ""),
         ("sub/plain.rpy", "Just a line."),
     ]
+
+
+ESCAPES = "\x1b[31mred\x07\x9b1m\u202e"
+ESCAPED = r"\x1b[31mred\x07\x9b1m\u202e"
+
+
+def test_terminal_escapes_are_shown_as_text(tarry, tmp_path, capsys):
+    (tmp_path / f"{ESCAPES}.rpy").write_text(
+        f'"""Say {ESCAPES}.\n\n    GET /{ESCAPES}\n\nParameters:\n\n    name  meaning  range  default\n'
+        f"    a{ESCAPES}  b{ESCAPES}  c{ESCAPES}  d{ESCAPES}\n\nAnswer: it{ESCAPES}\n\n"
+        f'Try it:\n\n    $ echo {ESCAPES}\n"""\n'
+        f"raise ValueError({ESCAPES!r})\n"
+    )
+    options = tap.Options()
+    options.parseOptions([str(tmp_path)])
+    serving._announce(options, SimpleNamespace(ports=list))
+    whole = tarry("list", tmp_path / f"{ESCAPES}.rpy").output
+    for shown in (
+        capsys.readouterr().out,
+        tarry("list", tmp_path).output,
+        whole,
+        tarry("check", tmp_path).stdout,
+    ):
+        assert set(map(ord, ESCAPES)) & set(map(ord, shown)) <= set(map(ord, "[31mred"))
+        assert f"{ESCAPED}.rpy" in shown
+    assert "\N{HORIZONTAL ELLIPSIS}" not in whole  # nothing is cut off
+
+
+def test_a_very_deep_expression_costs_the_list_only_its_own_manual(tarry, tmp_path):
+    (tmp_path / "deep.rpy").write_text(f'"""Go deep."""\nx = {"-" * 100_000}1\n')
+    (tmp_path / "plain.rpy").write_text('"""Stay plain."""\n')
+    rows = json.loads(tarry("list", tmp_path, "--json").output)
+    assert [(row["name"], row["summary"]) for row in rows] == [
+        ("deep.rpy", ""),
+        ("plain.rpy", "Stay plain."),
+    ]
+    assert tarry("list", tmp_path).exit_code == 0
 
 
 def test_list_of_nothing(tarry, tmp_path):
@@ -112,6 +186,25 @@ def test_copy_suggests_the_nearest_name(tarry, tmp_path, name):
     assert os.listdir(tmp_path) == []
 
 
+def test_copy_suggests_nothing_when_no_name_is_near(tarry, tmp_path):
+    shown = tarry("copy", "zzz", tmp_path)
+    assert (shown.exit_code, shown.output) == (
+        1,
+        "Error: there is no script 'zzz' (all: tarry list)\n",
+    )
+
+
+@pytest.mark.parametrize(("argument", "missing"), [
+    ("delayed", "the destination is missing: give one or more names and then the folder"),
+    ("delayed.rpy", "as in: tarry copy delayed site/"),
+    ("site", "the name of a script is missing: give one or more names and then the folder"),
+])  # fmt: skip
+def test_copy_says_what_is_missing(tarry, argument, missing):
+    shown = tarry("copy", argument)
+    assert shown.exit_code == 2
+    assert missing in shown.output
+
+
 def test_copy_to_where_nothing_is(tarry, tmp_path):
     shown = tarry("copy", "delayed", tmp_path / "nowhere")
     assert shown.exit_code == 1
@@ -140,8 +233,15 @@ def test_check_says_where_and_what(tarry, tmp_path):
     script.write_text("x = 1\n")
     shown = tarry("check", tmp_path)
     assert shown.exit_code == 1
-    assert shown.stdout.startswith(f"{script}:1: ")
+    assert shown.stdout.startswith(f"{script}:1: RPY005 ")
     assert "1 script checked: 1 finding" in shown.stderr
+
+
+def test_check_stops_a_script_that_does_not_end(tarry, tmp_path):
+    (tmp_path / "bad.rpy").write_text("while True: pass\n")
+    shown = tarry("check", "--timeout", "0.2", tmp_path)
+    assert shown.exit_code == 1
+    assert "bad.rpy:1: RPY004 loading it does not end within 0.2 s: " in shown.stdout
 
 
 WRONG = [

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
 
-from tarry.manual import read
+from tarry.script_docs import read
 
 from . import conftest
 from .conftest import RPY
