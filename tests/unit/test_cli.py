@@ -9,8 +9,9 @@ from types import SimpleNamespace
 import pytest
 from click.testing import CliRunner
 
-from tarry import __version__, collection, serving, tap
+from tarry import __version__, collection, serving
 from tarry.cli import main
+from tarry.options import Options
 
 
 @pytest.fixture
@@ -117,7 +118,7 @@ def test_terminal_escapes_are_shown_as_text(tarry, tmp_path, capsys):
         f'Try it:\n\n    $ echo {ESCAPES}\n"""\n'
         f"raise ValueError({ESCAPES!r})\n"
     )
-    options = tap.Options()
+    options = Options()
     options.parseOptions([str(tmp_path)])
     serving._announce(options, SimpleNamespace(ports=list))
     whole = tarry("list", tmp_path / f"{ESCAPES}.rpy").output
