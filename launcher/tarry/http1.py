@@ -22,7 +22,7 @@ from tarry.connection import MAX_AHEAD, Connection
 from tarry.errors import Refused, whole_response
 from tarry.limits import LINGER, MAX_HEADERS, NEVER
 from tarry.request import Request
-from tarry.request_rules import check_headers, keeps_alive
+from tarry.request_rules import Fields, check_headers, keeps_alive
 
 if TYPE_CHECKING:
     from tarry.site import Site
@@ -140,12 +140,16 @@ class HTTP1(Connection):
             return
         self._in_headers = False
         method, version = self.parser.get_method(), self.parser.get_http_version()
-        length = check_headers(method, self._url, version, self._headers)
+        fields: Fields = {}
+        for name, value in self._headers:
+            fields.setdefault(name.lower(), []).append(value)
+        length = check_headers(method, self._url, version, fields)
         request: Request = self.site.requestFactory(self)
-        request.raw_headers = self._headers
+        request.raw_headers, request.received_fields = self._headers, fields
         protocol = b"HTTP/" + version.encode()
         request.headers_received(method, self._url, protocol, length)
         self._last = not keeps_alive(protocol, request.fields(b"connection"))
+        request.keeps_alive = not self._last
         self.queue.append(request)
         self.receiving = request
         if length == 0:
@@ -214,8 +218,7 @@ class HTTP1(Connection):
                         self._send_continue()
                         return
                     self.answering, self.deadline = first, NEVER
-                    if not keeps_alive(first.clientproto, first.fields(b"connection")):
-                        self.persistent = False
+                    self.persistent = self.persistent and first.keeps_alive
                     if early:
                         first.early_body = Body(self._body_wanted, self.pause_reading)
                         first.process()

@@ -12,7 +12,6 @@ Born in `Request.__init__` when the headers are in, which opens its entry in the
 from __future__ import annotations
 
 import time
-from functools import cached_property
 from io import BytesIO
 from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Any
@@ -29,8 +28,8 @@ from tarry.forms import form_fields
 from tarry.ledger import REFUSED, Entry, without_credentials
 from tarry.limits import SPOOL_BYTES
 from tarry.origins import SAFE_METHODS
-from tarry.request_rules import check_target
-from tarry.response import Response
+from tarry.request_rules import Fields, check_target
+from tarry.response import Response, lazy
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -46,7 +45,9 @@ class Request(Response):
     complete = False  # its body is in
     early_body: Body | None = None  # as it arrives, for a resource with `early = True`
     expects_continue = False  # the client sends the body when it is told to
+    keeps_alive = True  # the client may send a further request on its connection
     raw_headers: list[tuple[bytes, bytes]] = []  # noqa: RUF012  # as they came
+    received_fields: Fields | None = None
     _on_disk = False  # the body
 
     def __init__(self, channel: Any, queued: object = None) -> None:
@@ -59,15 +60,15 @@ class Request(Response):
 
     # What was asked.
 
-    @cached_property
-    def requestHeaders(self) -> Headers:  # type: ignore[override]
+    @lazy
+    def requestHeaders(self) -> Headers:
         headers = Headers()
         for name, value in self.raw_headers:
             headers.addRawHeader(name, value)
         return headers
 
-    @cached_property
-    def received_cookies(self) -> dict[bytes, bytes]:  # type: ignore[override]
+    @lazy
+    def received_cookies(self) -> dict[bytes, bytes]:
         pairs = [
             cookie.lstrip().partition(b"=")
             for header in self.fields(b"cookie")
@@ -75,8 +76,8 @@ class Request(Response):
         ]
         return {name: value for name, equals, value in pairs if equals}
 
-    @cached_property
-    def args(self) -> dict[bytes, list[bytes]]:  # type: ignore[override]
+    @lazy
+    def args(self) -> dict[bytes, list[bytes]]:
         """Query parameters and, for a POST, fields of the form: each name's values."""
         args: dict[bytes, list[bytes]] = parse_qs(self.uri.partition(b"?")[2], 1)
         if self.method == b"POST" and self.complete:
@@ -84,10 +85,10 @@ class Request(Response):
         return args
 
     def fields(self, name: bytes) -> list[bytes]:
-        """Return the values of the request header *name*, which is in lower case."""
-        if "requestHeaders" in self.__dict__:
-            return list(self.requestHeaders.getRawHeaders(name) or ())
-        return [value for key, value in self.raw_headers if key.lower() == name]
+        """Return the values of the request header *name*, which is in lower case, as received."""
+        if self.received_fields is not None:
+            return self.received_fields.get(name, [])
+        return list(self.requestHeaders.getRawHeaders(name) or ())  # HTTP/2 puts them there
 
     @property
     def body(self) -> Body:

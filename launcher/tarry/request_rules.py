@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tarry.errors import Refused
 
-Fields = list[tuple[bytes, bytes]]
+Fields = dict[bytes, list[bytes]]  # names in lower case, and the values of each
 
 
 def keeps_alive(version: bytes, connection: list[bytes]) -> bool:
@@ -15,9 +15,7 @@ def keeps_alive(version: bytes, connection: list[bytes]) -> bool:
     return b"close" not in [token.strip() for token in tokens]
 
 
-def check_headers(
-    method: bytes, target: bytes, version: str, headers: list[tuple[bytes, bytes]]
-) -> int | None:
+def check_headers(method: bytes, target: bytes, version: str, fields: Fields) -> int | None:
     """Return the length of the body, None if it is not known beforehand.
 
     Raises Refused for what llhttp lets pass, and RFC 9112 does not (or a server should not).
@@ -25,24 +23,16 @@ def check_headers(
     if version not in ("1.1", "1.0"):
         raise Refused(505, f"HTTP/{version} is not supported here: use HTTP/1.1")
     check_target(method, target)
-    hosts, length = 0, 0
-    chunked = False
-    for name, value in headers:
-        name = name.lower()
-        if name == b"host":
-            hosts += 1
-        elif name == b"content-length":
-            length = int(value)
-        elif name == b"transfer-encoding":
-            chunked = True
-            if value.lower() != b"chunked" or version == "1.0":
-                shown = value[:40].decode("latin-1")
-                raise Refused(
-                    400, f"invalid Transfer-Encoding {shown!a}: use chunked, with HTTP/1.1"
-                )
+    hosts = len(fields.get(b"host", ()))
     if hosts > 1 or (not hosts and version == "1.1"):
         raise Refused(400, f"the request has {hosts or 'no'} Host headers: send one")
-    return None if chunked else length
+    if b"transfer-encoding" in fields:
+        coding = b", ".join(fields[b"transfer-encoding"])
+        if coding.lower() != b"chunked" or version == "1.0":
+            shown = coding[:40].decode("latin-1")
+            raise Refused(400, f"invalid Transfer-Encoding {shown!a}: use chunked, with HTTP/1.1")
+        return None
+    return int(fields[b"content-length"][0]) if b"content-length" in fields else 0
 
 
 def check_target(method: bytes, target: bytes) -> None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import sys
 import time
 import warnings
-from functools import cached_property
+from collections.abc import Callable
 from typing import Any, cast
 
 from twisted.internet.error import ConnectionAborted, ConnectionDone
@@ -33,6 +33,19 @@ log = Logger()
 monotonic = time.monotonic
 
 
+class lazy:  # noqa: N801  # used like property
+    """An attribute that is made when first asked for; functools.cached_property without its lock."""
+
+    def __init__(self, make: Callable[[Any], Any]) -> None:
+        self.make, self.name, self.__doc__ = make, make.__name__, make.__doc__
+
+    def __get__(self, instance: Any, owner: Any = None) -> Any:
+        if instance is None:
+            return self
+        value = instance.__dict__[self.name] = self.make(instance)
+        return value
+
+
 class Response(server.Request):
     """The half of a request that answers it."""
 
@@ -50,8 +63,8 @@ class Response(server.Request):
     _body_allowed = True
     _for_head = False  # GET is rendered in place of HEAD
 
-    @cached_property
-    def responseHeaders(self) -> Headers:  # type: ignore[override]
+    @lazy
+    def responseHeaders(self) -> Headers:
         headers = Headers()
         headers.setRawHeaders(b"Server", [VERSION])
         headers.setRawHeaders(b"Date", [self.site.date()])
