@@ -220,8 +220,7 @@ class HTTP1(Connection):
                     self.answering, self.deadline = first, NEVER
                     self.persistent = self.persistent and first.keeps_alive
                     if early:
-                        first.early_body = Body(self._body_wanted, self.pause_reading)
-                        first.process()
+                        first.process_early(Body(self._body_wanted, self.pause_reading))
                     else:
                         first.body_received()
                 elif self._ahead and not self.refusing:

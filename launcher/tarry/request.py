@@ -193,6 +193,13 @@ class Request(Response):
         self.content.seek(0)
         self.process()
 
+    def process_early(self, body: Body) -> None:
+        """Have it answered while its body arrives: what is here already is the first piece."""
+        self.content.seek(0)
+        body.received(self.content.read())
+        self.early_body = body
+        self.process()
+
     # How it is answered.
 
     def process(self) -> None:

@@ -222,11 +222,11 @@ def test_every_method_that_is_not_allowed_gets_one_plain_line():
 class Early:
     """Renders early, with a body that a test can watch being taken."""
 
-    def __init__(self, monkeypatch, *headers, answer_at_once=False):
+    def __init__(self, monkeypatch, *headers, answer_at_once=False, body=b""):
         self.taken, self.answer_at_once = [], answer_at_once
         self.wire = Wire(self.render)
         monkeypatch.setattr(self.wire.site, "answers_early", lambda request: True)
-        self.wire.send("POST /", *headers)
+        self.wire.send("POST /", *headers, body=body)
 
     def render(self, request):
         self.request = request
@@ -257,6 +257,13 @@ def test_an_early_resource_takes_the_body_as_it_arrives(monkeypatch):
     early.wire.transport.clear()
     early.wire.send("POST /", "Content-Length: 1", body=b"x")  # the connection goes on
     assert early.wire.transport.value().startswith(b"HTTP/1.1 200 ")
+
+
+def test_what_came_with_the_headers_is_a_piece_like_any(monkeypatch):
+    early = Early(monkeypatch, "Content-Length: 6", body=b"abc")
+    early.wire.channel.dataReceived(b"def")
+    assert early.taken == [b"abc", b"def"]
+    assert early.wire.entry.received == 6
 
 
 def test_what_an_early_resource_does_not_take_is_not_read(monkeypatch):

@@ -1,0 +1,31 @@
+from twisted.internet.defer import Deferred
+from twisted.web.resource import Resource
+from twisted.web.server import NOT_DONE_YET
+
+
+class Early(Resource):
+    isLeaf = early = True
+
+    def render_POST(self, request):
+        if not hasattr(request, "body"):
+            return b"serve me with 'tarry serve': plain twistd waits for the body\n"
+        reading = Deferred.fromCoroutine(self.read(request))
+        request.notifyFinish().addErrback(lambda reason: reading.cancel())
+        reading.addErrback(lambda failure: None)  # cancelled: nobody is there to be told
+        return NOT_DONE_YET
+
+    async def read(self, request):
+        size = 0
+        async for piece in request.body:
+            size += len(piece)
+            if size > 2_000_000:
+                request.setResponseCode(413)
+                request.write(b"over 2000000 bytes\n")
+                request.finish()
+                return
+        request.write(b"%d bytes\n" % size)
+        request.finish()
+
+
+recache()
+resource = Early()
