@@ -91,6 +91,10 @@ class Connection(Protocol):
     def isSecure(self) -> bool:
         return interfaces.ISSLTransport(self.transport, None) is not None
 
+    def setTimeout(self, period: float | None) -> None:
+        """End the connection if nothing comes within *period* seconds; None: however long it takes."""
+        self.deadline = NEVER if period is None else time.monotonic() + period
+
     def loseConnection(self) -> None:
         """Close once all that was written has been sent."""
         self.transport.unregisterProducer()
@@ -102,9 +106,11 @@ class Connection(Protocol):
     # Writing.
 
     def writeHeaders(self, version: bytes, code: bytes, reason: bytes, headers: Headers) -> None:
-        """Send a status line and headers, together with what is written next."""
+        """Send a status line and headers: those of a response together with what is written next,
+        those of a 1xx at once."""
+        interim = code.startswith(b"1")
         early = self.answering is not None and not self.answering.complete
-        if not self.persistent or self.site.draining or early:
+        if not interim and (not self.persistent or self.site.draining or early):
             headers.setRawHeaders(b"Connection", [b"close"])
         lines = [b"%b %b %b\r\n" % (version, code, reason)]
         for name, values in headers.getAllRawHeaders():
@@ -112,6 +118,8 @@ class Connection(Protocol):
                 lines.append(b"%b: %b\r\n" % (name, value))  # noqa: PERF401  # it is faster so
         lines.append(b"\r\n")
         self._held = b"".join(lines)
+        if interim:
+            self.write(b"")
 
     def write(self, data: bytes) -> None:
         if self._held:
