@@ -52,9 +52,8 @@ class Steps(Resource):
     clock, now = reactor, time.monotonic  # replaced in tests
 
     def render_GET(self, request):
-        # /steps.rpy/setup.bat?send=… would be a file whose name and content are the client's.
-        if request.postpath:
-            return error_page(request, 404, "no such page: ask for steps.rpy itself")
+        if request.postpath:  # otherwise /steps.rpy/a.bat?send=... downloads the client's text
+            return error_page(request, 404, "no such page: request steps.rpy itself")
         try:
             steps = parse_steps(request.uri.partition(b"?")[2].decode("latin-1"))
             end = check_steps(steps, request)

@@ -305,4 +305,4 @@ def test_post_plays_steps_too(script):
 def test_below_itself_it_has_no_page(script):
     """A browser would save this under the name setup.bat, from the site's own domain."""
     asked = script.get("/setup.bat?header=Content-Type:application/octet-stream&send=calc")
-    assert (asked.code, asked.body) == (404, b"no such page: ask for steps.rpy itself\n")
+    assert (asked.code, asked.body) == (404, b"no such page: request steps.rpy itself\n")
