@@ -15,10 +15,10 @@ Parameters:
     status    status of a failure                             400 to 599       503
     retry     Retry-After of a failure, in seconds            0 to 3600        1
     delay     seconds to wait before answering                0 to 3600        0
-    count     return the counts, without counting this        flag             -
+    show      return the counts, without counting this        flag             -
 
 Answer: 200 application/json, or "status": "key", "n" (the request's number for this key, counted on
-    arrival) and "failed". "count" returns "key", "requests" and "failed". DELETE resets the key and
+    arrival) and "failed". "show" returns "key", "requests" and "failed". DELETE resets the key and
     returns "key" and "forgotten", its count. HEAD counts too. Server-Timing reports the wait.
 Errors: 400 with one line that says which parameter is wrong; 404 for any path below this one.
 Kept: 1000 keys, each for an hour after its last request. The key unused for longest makes room.
@@ -28,7 +28,7 @@ Try it:
 
     $ twistd -n web --path .
     $ curl -i 'http://127.0.0.1:8080/flaky.rpy?key=a&failures=1'
-    $ curl 'http://127.0.0.1:8080/flaky.rpy?key=a&count'
+    $ curl 'http://127.0.0.1:8080/flaky.rpy?key=a&show'
 """
 
 # SPDX-License-Identifier: MIT-0
@@ -56,16 +56,14 @@ class Flaky(Resource):
         self.counts = States(Counts, limit=MAX_KEYS, lifetime=MAX_WAIT)
 
     def render(self, request):
-        if (
-            request.postpath
-        ):  # else /flaky.rpy/setup.bat?key=… would be a file of the client's making
-            return error_page(request, 404, "no such page: ask for flaky.rpy itself")
+        if request.postpath:  # otherwise /flaky.rpy/a.bat?key=... downloads the client's text
+            return error_page(request, 404, "no such page: request flaky.rpy itself")
         return super().render(request)
 
     def render_GET(self, request):
         try:
             params = parse_params(
-                request, "key", "failures", "rate", "seed", "status", "retry", "delay", "count"
+                request, "key", "failures", "rate", "seed", "status", "retry", "delay", "show"
             )
             failures = number(params, "failures", default=2, low=0, high=10_000)
             rate = number(params, "rate", default=0.0, low=0, high=1)
@@ -73,12 +71,12 @@ class Flaky(Resource):
             status = number(params, "status", default=503, low=400, high=599)
             retry = number(params, "retry", default=1, low=0, high=MAX_WAIT)
             delay = number(params, "delay", default=0.0, low=0, high=MAX_WAIT)
-            count = flag(params, "count")
+            show = flag(params, "show")
         except ValueError as error:
             return error_page(request, 400, error)
         key = params.get("key", "")
         counts = self.counts.use(key, self.now())
-        if count:
+        if show:
             told = {"key": key, "requests": counts.requests, "failed": counts.failed}
             return json_page(request, told)
         counts.requests += 1

@@ -10,12 +10,12 @@ Parameters:
     name     meaning                                             range      default
     key      name of the gate                                    any text   -
     timeout  seconds to wait at most                             0 to 3600  60
-    count    return how many requests are held, without waiting  flag       -
+    show     return how many requests are held, without waiting  flag       -
     until    wait until so many requests are held                1 to 5000  -
     next     POST: how many to let through, oldest first         1 to 5000  -
 
 Answer: 200 application/json. A held request gets "key" and "place", 1 for the first to be let
-    through. "count" and "until" get "key" and "waiting", how many are held. POST gets "key",
+    through. "show" and "until" get "key" and "waiting", how many are held. POST gets "key",
     "opened" (how many it let through) and "waiting"; the gate closes again behind them. 408 with
     "key" and "waiting" at the timeout. HEAD is held like GET. Server-Timing reports the wait.
 Errors: 400 with one line that says which parameter is wrong; 404 for any path below this one; 503
@@ -52,25 +52,23 @@ class Gated(Resource):
         self.gates = States(Gate, limit=MAX_GATES, lifetime=MAX_WAIT)
 
     def render(self, request):
-        if (
-            request.postpath
-        ):  # else /gated.rpy/setup.bat?key=… would be a file of the client's making
-            return error_page(request, 404, "no such page: ask for gated.rpy itself")
+        if request.postpath:  # otherwise /gated.rpy/a.bat?key=... downloads the client's text
+            return error_page(request, 404, "no such page: request gated.rpy itself")
         return super().render(request)
 
     def render_GET(self, request):
         try:
-            params = parse_params(request, "key", "timeout", "count", "until")
+            params = parse_params(request, "key", "timeout", "show", "until")
             timeout = number(params, "timeout", default=60.0, low=0, high=MAX_WAIT)
             until = number(params, "until", default=1, low=1, high=MAX_HELD)
-            count = flag(params, "count")
+            show = flag(params, "show")
         except ValueError as error:
             return error_page(request, 400, error)
         key = params.get("key", "")
         gate = self.gates.use(key, self.now())
         if gate is None:
             return try_later(request, f"requests wait at all of {MAX_GATES} gates")
-        if count:
+        if show:
             return json_page(request, {"key": key, "waiting": len(gate.held)})
         if "until" not in params:
             until = None

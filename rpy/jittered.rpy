@@ -56,10 +56,8 @@ class Jittered(Resource):
         self.draws = States(Draws, limit=1000, lifetime=MAX_WAIT)
 
     def render(self, request):
-        if (
-            request.postpath
-        ):  # else /jittered.rpy/setup.bat?key=… would be a file of a client's making
-            return error_page(request, 404, "no such page: ask for jittered.rpy itself")
+        if request.postpath:  # otherwise /jittered.rpy/a.bat?key=... downloads the client's text
+            return error_page(request, 404, "no such page: request jittered.rpy itself")
         return super().render(request)
 
     def render_GET(self, request):

@@ -2,31 +2,28 @@
 Show what became of each request, as the server saw it.
 
     GET /ledger.rpy?outcome=left&key=a
-    GET /ledger.rpy?await=left&key=a&timeout=5
-    GET /ledger.rpy?summary
+    GET /ledger.rpy?until=left&key=a&timeout=5
     DELETE /ledger.rpy?key=a
 
 Parameters:
 
-    name     meaning                                        range                default
-    key      only with this key, or X-Tarry-Key header      any text             -
-    path     only for this path, like /delayed.rpy          any text             -
-    outcome  pending, finished, left, aborted or failed     one of these         -
-    since    only after the request with this id            0 to 10000000000000  0
-    await    wait until there is one with this outcome      an outcome           -
-    timeout  how long to wait for it (seconds)              0 to 3600            10
-    summary  counts instead, also of those not reading      flag                 -
+    name     meaning                                         range                default
+    key      only with this key, or this X-Tarry-Key header  any text             -
+    path     only for this path, like /delayed.rpy           any text             -
+    outcome  only with this outcome: see Outcomes            one of these         -
+    since    only after the request with this id             0 to 10000000000000  0
+    until    wait until there is one with this outcome       an outcome           -
+    timeout  seconds to wait for it                          0 to 3600            10
+    summary  return counts instead                           flag                 -
 
-Answer: 200 application/json, a list of entries, in the order of arrival: "arrived" is in seconds
-    since 1970; "first_byte", "last_byte", "end" and the first of each of "writes" in milliseconds
-    after that. With "await": the first such entry, at once if there is one already; 408 and what
-    was awaited if none came. DELETE forgets those that have ended: {"forgotten": 3}. With the
-    header Accept: text/event-stream: each such entry from now on, as it is opened and as it ends.
-    Requests for this script are left out, unless "path" names it.
-Errors: 400 and one line on the parameter that was wrong; 405 or 501 for other methods; 503 if no
-    ledger is kept: `tarry serve` keeps one, plain `twistd web` does not.
-Client leaves: it waits for nothing any more. A stream that is not read leaves entries out and
-    says how many: event: missed.
+Outcomes: pending, finished, left (by the client), aborted or failed (by the script), refused.
+Answer: 200 application/json, a list in order of arrival. "arrived" is a Unix time; "first_byte",
+    "last_byte", "end" and "writes" are milliseconds after it. "until" returns the first such entry,
+    or 408. DELETE forgets what has ended, and counts it. With the header Accept: text/event-stream,
+    an event for each such entry that begins or ends. Requests for this script need their "path".
+Errors: 400 with one line that says which parameter is wrong; 404 for any path below this one; 503
+    without `tarry serve`, which keeps the ledger, or beyond 100 event streams or 1000 with "until".
+Client leaves: it is forgotten. One that does not read events misses some: "event: missed" counts them.
 
 Try it:
 
@@ -36,225 +33,268 @@ Try it:
 
 # SPDX-License-Identifier: MIT-0
 import json
-import re
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qs
 
 from twisted.internet import reactor
+from twisted.internet.defer import CancelledError, Deferred, TimeoutError
 from twisted.internet.interfaces import IPushProducer
+from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET
 from zope.interface import implementer
 
-recache()  # no state here: the ledger is the server's
-log = Logger(namespace="rpy.ledger")
-
-LONGEST = 3600  # seconds
-MOST = 10**13  # the id of a request
-HEARTBEAT = 15  # seconds without news on a stream, so that it shows whether the client is there
-OUTCOMES = ("pending", "finished", "left", "aborted", "failed")
-
-
-def query(request, **known):
-    """The query's values. *known* names each with its default and what is allowed: low and high of
-    a number (whole if the default is), words, or nothing for any text. One whose default is False
-    is a flag: "name" or "name=1". ValueError on all else."""
-    pairs = parse_qsl(request.uri.partition(b"?")[2].decode("utf-8", "replace"), True)
-    values = {name: default for name, (default, *_) in known.items()}
-    for name, text in pairs:
-        if name not in known:
-            raise ValueError(f"{name[:40]!a} is no parameter here: give {', '.join(known)}")
-        if [other for other, _ in pairs].count(name) > 1:
-            raise ValueError(f"{name} is given more than once: give it once")
-        default, *allowed = known[name]
-        kind = type(default)
-        if kind is bool:
-            right, hint = text in ("", "1"), f"{name} or {name}=1"
-        elif kind is str:
-            right = text in allowed if allowed else len(text) <= 1000
-            hint = " or ".join(allowed) or "1000 characters at most"
-        else:
-            form = r"[0-9]{1,20}" if kind is int else r"[0-9]{1,20}(\.[0-9]*)?|\.[0-9]+"
-            right = re.fullmatch(form, text) and allowed[0] <= kind(text) <= allowed[1]
-            hint = "a {}number from {} to {}".format("whole " * (kind is int), *allowed)
-        if not right:
-            raise ValueError(f"{name}={text[:40]!a} is not allowed: give {hint}")
-        values[name] = kind is bool or kind(text)
-    return values
-
-
-def describe(request, content_type, **waits):
-    """Set the headers that all answers here have; *waits* are seconds, for Server-Timing."""
-    request.setHeader(b"Content-Type", content_type)
-    request.setHeader(b"Cache-Control", b"no-store")  # browsers line up what they could cache
-    request.setHeader(b"X-Content-Type-Options", b"nosniff")
-    if waits:
-        timing = [f"{name};dur={seconds * 1000:.3f}" for name, seconds in waits.items()]
-        request.setHeader(b"Server-Timing", ", ".join(timing).encode())
-
-
-def refuse(request, code, line):
-    """Answer with one plain line."""
-    request.setResponseCode(code)
-    describe(request, b"text/plain; charset=utf-8")
-    request.write(f"{line}\n".encode())
-    request.finish()
-    return NOT_DONE_YET
-
-
-def attempt(request, log, step):
-    """Call *step* from a timer, where an exception would reach nobody: tell log and client."""
-    try:
-        step()
-    except Exception:
-        log.failure("{uri!r} failed", uri=request.uri)
-        if request.startedWriting:  # a part must not pass for the whole
-            (request.transport or request.channel).abortConnection()
-        else:
-            if request.producer:
-                request.unregisterProducer()
-            refuse(request, 500, "the script failed: the server's log says why")
-
-
-@implementer(IPushProducer)
-class Following:
-    """A stream of server-sent events, one for each entry that is opened or has ended."""
-
-    def __init__(self, request, clock, ledger, wanted):
-        self.request, self.clock, self.wanted = request, clock, wanted
-        self.missed, self.paused = 0, False
-        self.timer = clock.callLater(HEARTBEAT, self.beat)
-        self.unwatch = ledger.watch(self.tell)
-        request.notifyFinish().addBoth(self.stop)
-        describe(request, b"text/event-stream")
-        request.registerProducer(self, True)
-        request.write(b": one event for each request that begins or ends\n\n")
-
-    def tell(self, entry):
-        if not self.wanted(entry):
-            return
-        self.missed += self.paused
-        if not self.paused:
-            text = json.dumps(entry.as_dict())
-            event = f"id: {entry.id}\nevent: {entry.outcome}\ndata: {text}\n\n"
-            self.request.write(event.encode())
-
-    def beat(self):
-        self.timer = self.clock.callLater(HEARTBEAT, self.beat)
-        if not self.paused:
-            self.request.write(b": still here\n\n")
-
-    def pauseProducing(self):
-        self.paused = True
-
-    def resumeProducing(self):
-        self.paused, missed, self.missed = False, self.missed, 0
-        if missed:
-            self.request.write(b"event: missed\ndata: %d\n\n" % missed)
-
-    def stopProducing(self):
-        self.paused = True
-
-    def stop(self, reason):
-        self.unwatch()
-        self.timer.cancel()
-
 
 class Ledger(Resource):
     isLeaf = True
-    clock = reactor  # which a test replaces
+    clock = reactor  # replaced in tests
 
     def render(self, request):
-        if getattr(request.site, "ledger", None) is None:
-            return refuse(
-                request, 503, "no ledger: serve this folder with 'tarry serve DIR' to have one"
-            )
-        if request.site.ledger.most == 0:
-            return refuse(request, 503, "no ledger: serve without '--ledger 0' to have one")
+        if request.postpath:  # otherwise /ledger.rpy/a.bat?key=... downloads what others sent
+            return error_page(request, 404, "no such page: request ledger.rpy itself")
+        if not (hasattr(request.site, "ledger") and request.site.ledger.most):
+            return error_page(request, 503, "no ledger: give 'tarry serve', without '--ledger 0'")
         return super().render(request)
 
     def render_GET(self, request):
+        ledger = request.site.ledger
         try:
-            asked = self.ask(
-                request,
-                key=("",),
-                path=("",),
-                outcome=("", *OUTCOMES),
-                since=(0, 0, MOST),
-                timeout=(10.0, 0, LONGEST),
-                summary=(False,),
-                **{"await": ("", *OUTCOMES)},
+            params = parse_params(
+                request, "key", "path", "outcome", "since", "until", "timeout", "summary"
             )
-        except ValueError as wrong:
-            return refuse(request, 400, wrong)
-        ledger, wanted = request.site.ledger, self.filter(request, asked)
-        if asked["summary"]:
-            return self.answer(request, 200, ledger.summary())
+            outcome = choice(params, "outcome", "", *ledger.OUTCOMES)
+            until = choice(params, "until", "", *ledger.OUTCOMES)
+            since = number(params, "since", default=0, low=0, high=10**13)
+            timeout = number(params, "timeout", default=10.0, low=0, high=MAX_WAIT)
+            summary = flag(params, "summary")
+            wanted = parse_filter(request, params, outcome=until or outcome, since=since)
+        except ValueError as error:
+            return error_page(request, 400, error)
+        if summary:
+            return json_page(request, ledger.summary())
         if request.getHeader(b"Accept") == b"text/event-stream":
-            Following(request, self.clock, ledger, wanted)
-            return NOT_DONE_YET
-        found = [entry.as_dict() for entry in ledger.entries() if wanted(entry)]
-        if not asked["await"]:
-            return self.answer(request, 200, found)
-        if found:
-            return self.answer(request, 200, found[0])
-        self.wait(request, ledger, wanted, asked)
-        return NOT_DONE_YET
+            return self.follow(request, ledger, wanted)
+        if until:
+            return self.wait(request, ledger, wanted, timeout, params)
+        return run(request, self.send_list(request, ledger, wanted))
+
+    async def send_list(self, request, ledger, wanted):
+        """Send the entries in pieces, each when the client has read most of those before."""
+        client, piece, between = Backpressure(request), b"", b"["
+        set_headers(request, "application/json")
+        for entry in ledger.in_order(wanted):
+            piece, between = piece + between + entry.as_json(), b", "
+            if len(piece) > MAX_PIECE:
+                request.write(piece)
+                piece = b""
+                await deferLater(self.clock, 0)  # other requests get their turn
+                await client.ready()
+        request.write(piece + (b"]\n" if between == b", " else b"[]\n"))
+        request.unregisterProducer()
+        request.finish()
+
+    def wait(self, request, ledger, wanted, timeout, params):
+        """Answer with the first entry that is wanted, now or later; 408 after *timeout* seconds."""
+        came = Deferred()
+
+        def watch(entry, as_json):
+            if wanted(entry) and not came.called:
+                came.callback(as_json())
+
+        async def answer():
+            try:
+                body = await came.addTimeout(timeout, self.clock) + b"\n"
+                set_headers(request, "application/json")
+            except TimeoutError:
+                body = json_page(request, {"error": "no such entry came", **params}, 408)
+            finally:
+                stop()
+            request.write(body)
+            request.finish()
+
+        first = next(ledger.in_order(wanted), None)
+        if first is not None:
+            watch(first, first.as_json)
+        stop = ledger.watch("until", MAX_WAITING, watch)
+        if stop is None:
+            return try_later(request, f"{MAX_WAITING} requests wait for an entry already")
+        return run(request, answer())
+
+    def follow(self, request, ledger, wanted):
+        """Send an event for each entry that is wanted, when it begins and when it ends."""
+        client, missed = Backpressure(request), 0
+
+        def watch(entry, as_json):
+            nonlocal missed
+            if wanted(entry) and client.paused:
+                missed += 1
+            elif wanted(entry):
+                told = b"event: missed\ndata: %d\n\n" % missed if missed else b""
+                event = entry.id, entry.outcome.encode(), as_json()
+                request.write(told + b"id: %d\nevent: %b\ndata: %b\n\n" % event)
+                missed = 0
+
+        async def beat():
+            try:
+                while True:
+                    await deferLater(self.clock, HEARTBEAT)
+                    await client.ready()
+                    request.write(b": still here\n\n")
+            finally:
+                stop()
+
+        stop = ledger.watch("stream", MAX_STREAMS, watch)
+        if stop is None:
+            request.unregisterProducer()
+            return try_later(request, f"{MAX_STREAMS} clients follow the ledger already")
+        set_headers(request, "text/event-stream")
+        request.write(b": an event for each request that begins or ends\n\n")
+        return run(request, beat())
 
     def render_DELETE(self, request):
+        ended = request.site.ledger.OUTCOMES[1:]  # the first is pending
         try:
-            asked = self.ask(request, key=("",), path=("",), outcome=("", *OUTCOMES[1:]))
-        except ValueError as wrong:
-            return refuse(request, 400, wrong)
-        forgotten = request.site.ledger.forget(self.filter(request, asked))
-        return self.answer(request, 200, {"forgotten": forgotten})
+            params = parse_params(request, "key", "path", "outcome")
+            unwanted = parse_filter(request, params, outcome=choice(params, "outcome", "", *ended))
+        except ValueError as error:
+            return error_page(request, 400, error)
+        return json_page(request, {"forgotten": request.site.ledger.forget(unwanted)})
 
-    def ask(self, request, **known):
-        asked = query(request, **known)
-        if asked["path"] and not asked["path"].startswith("/"):
-            raise ValueError(
-                f"path={asked['path'][:40]!a} is not allowed: give one like /delayed.rpy"
-            )
-        return asked
 
-    def filter(self, request, asked):
-        """A function that tells of an entry whether it was *asked* for."""
-        about = {"key": asked["key"], "path": asked["path"]}
-        about["outcome"] = asked.get("await") or asked["outcome"]
-        ours = b"" if asked["path"] else request.path  # nobody is looking for who looked here
+MAX_WAIT, MAX_PIECE, HEARTBEAT = 3600, 16_384, 15  # seconds, bytes, seconds
+MAX_WAITING, MAX_STREAMS = 1000, 100  # each takes time in every other request
 
-        def wanted(entry):
-            later = entry.id > asked.get("since", 0)
-            return later and entry.path != ours and request.site.ledger.matches(entry, **about)
 
-        return wanted
+def parse_filter(request, params, **about):
+    """Return a function that says whether an entry is wanted."""
+    key, path = params.get("key", ""), params.get("path", "")
+    if path and not path.startswith("/"):
+        raise ValueError(f"invalid path {path[:40]!a}: give one like /delayed.rpy")
+    ours = b"" if path else request.path  # who reads the ledger is not looking for that
+    return request.site.ledger.filter(key, path.encode(), other_than=ours, **about)
 
-    def wait(self, request, ledger, wanted, asked):
-        """Answer as soon as there is an entry that is *wanted*, or with 408 if none comes."""
 
-        def came(entry):
-            if wanted(entry):
-                self.answer(request, 200, entry.as_dict())
+# The helpers below have the same text in every script that uses them: see CONTRIBUTING.md.
 
-        def none_came():
-            told = {name: asked[name] for name in ("await", "key", "path", "since", "timeout")}
-            self.answer(request, 408, {**told, "error": "none came"})
+log = Logger(namespace="rpy.ledger")
 
-        def stop(reason):
-            unwatch()
-            if timer.active():
-                timer.cancel()
 
-        unwatch = ledger.watch(came)
-        timer = self.clock.callLater(asked["timeout"], attempt, request, log, none_came)
-        request.notifyFinish().addBoth(stop)
+def parse_params(request, *names):
+    """Return the query string as a dict. Unknown and repeated names are a ValueError."""
+    query = request.uri.partition(b"?")[2].decode("utf-8", "replace")
+    params = parse_qs(query, keep_blank_values=True)
+    for name, values in params.items():
+        if name not in names:
+            raise ValueError(f"unknown parameter {name[:40]!a}: give one of {', '.join(names)}")
+        if len(values) > 1:
+            raise ValueError(f"{name} was given {len(values)} times: give it once")
+        if len(values[0]) > 1000:
+            raise ValueError(f"{name} is too long: give at most 1000 characters")
+    return {name: values[0] for name, values in params.items()}
 
-    def answer(self, request, code, content):
-        request.setResponseCode(code)
-        describe(request, b"application/json")
-        request.write(json.dumps(content).encode() + b"\n")
+
+def number(params, name, default, low, high):
+    """Return a number between *low* and *high*; a whole number if *default* is one."""
+    text = params.get(name, str(default))
+    digits = text if type(default) is int else text.replace(".", "", 1)
+    if not (digits.isascii() and digits.isdecimal() and low <= float(text) <= high):
+        kind = "a whole number" if type(default) is int else "a number"
+        raise ValueError(f"invalid {name} {text[:40]!a}: give {kind} from {low} to {high}")
+    return type(default)(text)
+
+
+def choice(params, name, default, *allowed):
+    """Return one of the words in *allowed*, or *default* if the parameter is missing."""
+    text = params.get(name, default)
+    if name in params and text not in allowed:
+        raise ValueError(f"invalid {name} {text[:40]!a}: give {' or '.join(allowed)}")
+    return text
+
+
+def flag(params, name):
+    """Return whether the parameter is there, as "name" or "name=1"."""
+    text = params.get(name, "")
+    if text not in ("", "1"):
+        raise ValueError(f"invalid {name} {text[:40]!a}: give {name} or {name}=1")
+    return name in params
+
+
+def set_headers(request, content_type, **timings):
+    """Set the headers every response has, and *timings*, in seconds, as Server-Timing."""
+    request.setHeader("Content-Type", content_type)
+    request.setHeader("Cache-Control", "no-store")
+    request.setHeader("X-Content-Type-Options", "nosniff")
+    for name, seconds in timings.items():
+        request.responseHeaders.addRawHeader("Server-Timing", f"{name};dur={seconds * 1000:.3f}")
+
+
+def error_page(request, code, message):
+    """Set the status and headers of a one-line error; return its body."""
+    request.setResponseCode(code)
+    set_headers(request, "text/plain; charset=utf-8")
+    return f"{message}\n".encode()
+
+
+def try_later(request, message, seconds=1):
+    """Set the status and headers of a 503 with Retry-After; return its body."""
+    request.setHeader("Retry-After", str(seconds))
+    return error_page(request, 503, f"{message}: try again in {seconds} s")
+
+
+def json_page(request, content, code=200, **timings):
+    """Set the status and headers of a JSON response; return its body."""
+    request.setResponseCode(code)
+    set_headers(request, "application/json", **timings)
+    return json.dumps(content).encode() + b"\n"
+
+
+def run(request, coroutine):
+    """Let *coroutine* answer *request*; cancel it if the client disconnects."""
+    work = Deferred.fromCoroutine(coroutine)
+    request.notifyFinish().addErrback(lambda reason: work.cancel())
+    work.addErrback(report_failure, request)
+    return NOT_DONE_YET
+
+
+def report_failure(failure, request):
+    """An errback: log why there is no answer, and tell the client if it is still connected."""
+    connected = getattr(request, "channel", None) is not None
+    if failure.check(CancelledError) and not connected:
+        log.info("{uri!r}: the client disconnected", uri=request.uri)
+        return
+    log.failure("{uri!r} failed", failure, uri=request.uri)
+    if connected and request.producer:
+        request.unregisterProducer()
+    if connected and request.startedWriting:  # never let part of a response pass for all of it
+        (request.transport or request.channel).abortConnection()
+    elif connected:
+        request.write(error_page(request, 500, "the script failed: the server's log says why"))
         request.finish()
-        return NOT_DONE_YET
 
 
+@implementer(IPushProducer)
+class Backpressure:
+    """Lets a coroutine wait for a slow client: `await client.ready()` before each write."""
+
+    def __init__(self, request):
+        self.paused = None  # a Deferred while the connection's send buffer is full
+        request.registerProducer(self, True)
+
+    def pauseProducing(self):
+        self.paused = self.paused or Deferred()
+
+    def resumeProducing(self):
+        paused, self.paused = self.paused, None
+        if paused:
+            paused.callback(None)
+
+    def stopProducing(self):
+        """Nothing to do: run() cancels the coroutine when the client disconnects."""
+
+    async def ready(self):
+        while self.paused:
+            await self.paused
+
+
+recache()  # stateless, as the ledger is the server's: `tarry serve` may reuse this resource
 resource = Ledger()

@@ -12,13 +12,17 @@ when the kernel took or gave them, not when the client saw them.
 
 from __future__ import annotations
 
+import json
 import re
 import time
 from array import array
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote_to_bytes
+
+from twisted.logger import Logger
 
 PENDING = "pending"  # not ended yet
 FINISHED = "finished"  # the whole response was written
@@ -27,6 +31,8 @@ ABORTED = "aborted"  # the script broke the connection off
 FAILED = "failed"  # an exception came out of the script
 REFUSED = "refused"  # by the server, before a script saw it: malformed, or over a limit
 OUTCOMES = (PENDING, FINISHED, LEFT, ABORTED, FAILED, REFUSED)
+
+log = Logger()
 
 WRITES = 1000  # writes of a response that are kept; further ones are counted
 MOST = 10_000  # ended entries that are kept by default
@@ -115,6 +121,34 @@ class Entry:
             "not_reading": self.stalled,
         }
 
+    def as_json(self) -> bytes:
+        """Return it as one line of JSON."""
+        return json.dumps(self.as_dict()).encode()
+
+
+@dataclass(frozen=True)
+class Filter:
+    """Which entries are wanted. What is empty or 0 does not matter."""
+
+    key: str = ""
+    path: bytes = b""
+    outcome: str = ""
+    since: int = 0  # only entries with a larger id
+    other_than: bytes = b""  # only entries with another path
+
+    def __call__(self, entry: Entry) -> bool:
+        return (
+            (not self.key or entry.key == self.key)
+            and (not self.outcome or entry.outcome == self.outcome)
+            and (not self.path or entry.path == self.path)
+            and entry.id > self.since
+            and entry.path != self.other_than
+        )
+
+
+EVERYTHING = Filter()
+Watcher = Callable[[Entry, Callable[[], bytes]], None]
+
 
 class Ledger:
     """All entries, and those who want to know of changes.
@@ -123,14 +157,17 @@ class Ledger:
     pending is bounded by the server's own limits.
     """
 
+    OUTCOMES, filter = OUTCOMES, Filter  # for ledger.rpy, which does not import this module
+
     def __init__(self, most: int = MOST, most_bytes: int = MOST_BYTES) -> None:
         self.most, self.most_bytes = most, most_bytes
         self.pending: dict[int, Entry] = {}
         self.ended: deque[Entry] = deque()
+        self._ended_by_id: dict[int, Entry] = {}
         self.outcomes: Counter[str] = Counter()
         self.requests = self.peak = self.size = 0
         self.started = time.time()
-        self._watchers: list[Callable[[Entry], None]] = []
+        self.watchers: dict[object, tuple[str, Watcher]] = {}  # each with its kind
 
     def open(self, entry: Entry) -> None:
         """Take up a request that has just been read."""
@@ -139,7 +176,7 @@ class Ledger:
         self.pending[entry.id] = entry
         if len(self.pending) > self.peak:
             self.peak = len(self.pending)
-        if self._watchers:
+        if self.watchers:
             self._tell(entry)
 
     def close(self, entry: Entry, outcome: str, detail: str, now: float) -> None:
@@ -153,41 +190,68 @@ class Ledger:
         if self.most:
             entry.size = entry.measure()
             self.ended.append(entry)
+            self._ended_by_id[entry.id] = entry
             self.size += entry.size
             while len(self.ended) > self.most or self.size > self.most_bytes:
-                self.size -= self.ended.popleft().size
-        if self._watchers:
+                oldest = self.ended.popleft()
+                self.size -= oldest.size
+                del self._ended_by_id[oldest.id]
+        if self.watchers:
             self._tell(entry)
 
-    def entries(self) -> list[Entry]:
-        """All that are kept, in the order of arrival."""
-        return sorted([*self.ended, *self.pending.values()], key=lambda entry: entry.id)
+    def entries(self, wanted: Filter = EVERYTHING) -> Iterator[Entry]:
+        """Yield those that are *wanted* and kept, in no particular order."""
+        yield from filter(wanted, self.ended)
+        yield from filter(wanted, self.pending.values())
 
-    @staticmethod
-    def matches(entry: Entry, key: str = "", path: str = "", outcome: str = "") -> bool:
-        """Whether *entry* has what is given; "" leaves it open."""
-        return (
-            (not key or entry.key == key)
-            and (not path or entry.path == path.encode())
-            and (not outcome or entry.outcome == outcome)
-        )
+    def in_order(self, wanted: Filter = EVERYTHING) -> Iterator[Entry]:
+        """Yield those that are *wanted* now, in the order of arrival.
+
+        A reader may take minutes. Meanwhile only ids are held: entries that are forgotten are left out.
+        """
+        for number in array("Q", sorted(entry.id for entry in self.entries(wanted))):
+            entry = self.pending.get(number) or self._ended_by_id.get(number)
+            if entry is not None:
+                yield entry
 
     def forget(self, unwanted: Callable[[Entry], bool]) -> int:
         """Drop the ended entries that are *unwanted*; returns how many."""
         kept = [entry for entry in self.ended if not unwanted(entry)]
         gone = len(self.ended) - len(kept)
         self.ended = deque(kept)
+        self._ended_by_id = {entry.id: entry for entry in kept}
         self.size = sum(entry.size for entry in kept)
         return gone
 
-    def watch(self, watcher: Callable[[Entry], None]) -> Callable[[], None]:
-        """Call *watcher* with each entry that is opened or closed, until the result is called."""
-        self._watchers.append(watcher)
-        return lambda: self._watchers.remove(watcher)
+    def watch(self, kind: str, most: int, watcher: Watcher) -> Callable[[], None] | None:
+        """Call *watcher* for each entry that is opened or closed, until the result is called.
+
+        It gets the entry, and a function that returns its JSON, which is made once for all watchers.
+        Returns None, and does nothing, if there are *most* watchers of this *kind* already.
+        """
+        if sum(each == kind for each, _ in self.watchers.values()) >= most:
+            return None
+        watching = object()
+        self.watchers[watching] = kind, watcher
+
+        def stop() -> None:
+            self.watchers.pop(watching, None)
+
+        return stop
 
     def _tell(self, entry: Entry) -> None:
-        for watcher in list(self._watchers):
-            watcher(entry)
+        made: list[bytes] = []
+
+        def as_json() -> bytes:
+            if not made:
+                made.append(entry.as_json())
+            return made[0]
+
+        for _, watcher in list(self.watchers.values()):
+            try:
+                watcher(entry, as_json)
+            except Exception:  # noqa: PERF203  # or it would be taken for this request's failure
+                log.failure("a watcher of the ledger failed")
 
     def summary(self) -> dict[str, Any]:
         """Counts since the start, ready for JSON."""
@@ -197,7 +261,7 @@ class Ledger:
             "pending": len(self.pending),
             "peak_pending": self.peak,
             "not_reading": sum(entry.stalled for entry in self.pending.values()),
-            "outcomes": {outcome: self.outcomes[outcome] for outcome in OUTCOMES[1:]},
+            "outcomes": {outcome: self.outcomes[outcome] for outcome in self.OUTCOMES[1:]},
             "kept": len(self.ended),
             "kept_at_most": self.most,
         }

@@ -390,7 +390,7 @@ async def _(target: Target) -> None:
 async def _(target: Target) -> None:
     """20,000 keys, for each of which a script may keep a state."""
     client = await target.connect()
-    for name in ("flaky.rpy?failures=0&key=", "gated.rpy?count&key=", "queued.rpy?count&key="):
+    for name in ("flaky.rpy?failures=0&key=", "gated.rpy?show&key=", "queued.rpy?show&key="):
         for n in range(0, 1000 if target.short else 7000, 50):
             await client.send(b"".join(request(f"/{name}{n + m}") for m in range(50)))
             for _ in range(50):

@@ -137,9 +137,9 @@ async def test_a_thousand_clients_that_leave_leave_nothing_behind(tmp_path, serv
     memory = resident(server.process)
     await crowd(server, 2)
     await back_to(quiet)
-    assert await counted("threaded.rpy?count") == {"running": 0, "waiting": 0}
-    assert (await counted("gated.rpy?key=a&count"))["waiting"] == 0
-    queue = await counted("queued.rpy?key=a&count")
+    assert await counted("threaded.rpy?show") == {"running": 0, "waiting": 0}
+    assert (await counted("gated.rpy?key=a&show"))["waiting"] == 0
+    queue = await counted("queued.rpy?key=a&show")
     assert (queue["serving"], queue["waiting"]) == (0, 0)
     assert (await counted("job.rpy"))["running"] == 0
     assert (await counted("cancellable.rpy?show=running")) == []

@@ -154,7 +154,7 @@ def test_a_client_that_leaves_is_seen_and_nothing_spins(secure, leave):
 
     async def conversation(talking):
         for path in ("/streamed.rpy", "/big.bin"):
-            await talking.get(url(secure, f"ledger.rpy?await=left&key=h2&path={path}"))
+            await talking.get(url(secure, f"ledger.rpy?until=left&key=h2&path={path}"))
         ticks = worked(secure.process)
         await talking.get(url(secure, "delayed.rpy?delay=1"))
         return worked(secure.process) - ticks

@@ -1,6 +1,5 @@
 """steps.rpy over real sockets: what is on the wire, and how the connection ends."""
 
-import json
 import random
 import socket
 import subprocess
@@ -10,35 +9,36 @@ import pytest_twisted
 from twisted.internet.defer import ensureDeferred, gatherResults
 from twisted.internet.threads import deferToThread
 
-from tests.live.conftest import HANG, PLAIN, RPY, TARRY, Server, ask, rest, until
+from tests.live.conftest import HANG, PLAIN, RPY, TARRY, Server, ask, more, rest, until
 from tests.live.test_leaving import connect
 
 
 @pytest.fixture(scope="module", params=["twistd web", "tarry serve"])
 def opened(request):
-    """The collection, with all steps allowed."""
+    """The collection, with all steps and headers allowed."""
     command = [*PLAIN, f"--path={RPY}"] if request.param == "twistd web" else [*TARRY, RPY]
-    server = Server(command, env={"TIMED_OPEN": "1"})
+    server = Server(command, env={"STEPS_OPEN": "1"})
     yield server
     server.stop()
 
 
-@pytest.mark.parametrize(("score", "body", "end"), [
+@pytest.mark.parametrize(("steps", "body", "end"), [
     ("reset", b"", "RST"),
     ("close", b"", "FIN"),
     ("wait=0.1&send=abc&reset", b"3\r\nabc\r\n", "RST"),
     ("send=abc&wait=0.1&close", b"3\r\nabc\r\n", "FIN"),
     ("length=9&send=abc&close", b"abc", "FIN"),
     ("length=2&send=abc&close", b"abc", "FIN"),
+    ("length=9&send=abc", b"abc", "FIN"),
     ("length=9&bytes=20000&reset", b"0123456789" * 2000, "RST"),
     ("raw=%00%FF%0D%0A", b"", "FIN"),
-    ("send=abc&raw=xyz&end", b"3\r\nabc\r\nxyz", "FIN"),
+    ("send=abc&raw=xyz", b"3\r\nabc\r\nxyz", "FIN"),
 ])  # fmt: skip
 @pytest_twisted.ensureDeferred
-async def test_what_is_on_the_wire(opened, score, body, end):
-    with connect(opened, f"steps.rpy?{score}") as client:
+async def test_what_is_on_the_wire(opened, steps, body, end):
+    with connect(opened, f"steps.rpy?{steps}") as client:
         got, ended = await deferToThread(rest, client)
-    if score.startswith("raw"):
+    if steps.startswith("raw"):
         assert got == b"\0\xff\r\n"
     else:
         assert got.partition(b"\r\n\r\n")[2] == body
@@ -47,15 +47,15 @@ async def test_what_is_on_the_wire(opened, score, body, end):
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_head_has_no_body_and_the_connection_is_kept(server):
+async def test_head_gets_no_body_and_the_connection_is_kept(server):
     answer = await ask(server.url("steps.rpy?status=404&length=3&wait=0.1&send=abc"), "HEAD")
     assert (answer.code, answer.body, answer.header("Content-Length")) == (404, b"", "3")
     assert answer.measured >= 0.1
 
 
 @pytest_twisted.ensureDeferred
-async def test_each_of_many_scores_keeps_its_own_time(server):
-    """300 at once, in an order of their own; each ends after what it waits for, not before."""
+async def test_each_of_many_requests_keeps_its_own_time(server):
+    """300 at once, in a random order; each ends after its waits, not before."""
     draw, ended = random.Random(4), []
 
     async def play(n):
@@ -72,31 +72,17 @@ async def test_each_of_many_scores_keeps_its_own_time(server):
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_hold_lasts_until_the_gate_is_opened(server):
-    held = ensureDeferred(ask(server.url("steps.rpy?send=a&hold=live&send=b")))
-
-    async def opened():
-        return json.loads((await ask(server.url("steps.rpy?key=live"), "POST")).body)["opened"]
-
-    assert await until(opened) == 1
-    assert (await held).body == b"ab"
-
-
-@pytest_twisted.ensureDeferred
-async def test_a_client_that_leaves_ends_the_score(server):
+async def test_a_disconnect_ends_the_steps(server):
     with socket.create_connection(("127.0.0.1", server.port)) as client:
-        client.sendall(
-            b"GET /steps.rpy?send=a&hold=left&send=b HTTP/1.1\r\nHost: localhost\r\n\r\n"
-        )
-        await deferToThread(client.recv, 1000)
-    await until(lambda: "hold=left&send=b': the client disconnected" in server.output)
-    assert json.loads((await ask(server.url("steps.rpy?key=left"), "POST")).body)["opened"] == 0
+        client.sendall(b"GET /steps.rpy?send=a&wait=600&send=b HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        await deferToThread(more, client)
+    await until(lambda: "wait=600&send=b': the client disconnected" in server.output)
 
 
 @pytest_twisted.ensureDeferred
-async def test_curl_sees_each_end_for_what_it_is(server):
-    async def curl(score):
-        command = ["curl", "-s", "-m", str(HANG), server.url(f"steps.rpy?{score}")]
+async def test_curl_tells_the_ends_apart(server):
+    async def curl(steps):
+        command = ["curl", "-s", "-m", str(HANG), server.url(f"steps.rpy?{steps}")]
         try:
             done = await deferToThread(subprocess.run, command, capture_output=True)
         except FileNotFoundError:

@@ -47,11 +47,11 @@ def test_a_client_that_disconnects_still_counts(script, logged):
 def test_counts_are_returned_and_reset(script):
     for _ in range(3):
         now(script.get("?key=a"))
-    assert script.get("?key=a&count").json() == {"key": "a", "requests": 3, "failed": 2}
+    assert script.get("?key=a&show").json() == {"key": "a", "requests": 3, "failed": 2}
     assert script.get("?key=a", "DELETE").json() == {"key": "a", "forgotten": 3}
-    assert script.get("?key=a&count").json() == {"key": "a", "requests": 0, "failed": 0}
+    assert script.get("?key=a&show").json() == {"key": "a", "requests": 0, "failed": 0}
     assert now(script.get("?key=a")).code == 503
-    assert script.get("?count=2", "DELETE").code == 400
+    assert script.get("?show=2", "DELETE").code == 400
 
 
 def test_a_seed_fails_the_same_requests_on_every_machine(script):
@@ -73,7 +73,7 @@ def test_keys_are_bounded_in_number_and_time(script):
     for key in "abcd":
         now(script.get(f"?key={key}"))
     assert list(script.resource.counts.states) == ["b", "c", "d"]
-    script.get("?key=b&count")
+    script.get("?key=b&show")
     now(script.get("?key=e"))
     assert list(script.resource.counts.states) == ["d", "b", "e"]
     script.advance(3600)
@@ -85,5 +85,5 @@ def test_keys_are_bounded_in_number_and_time(script):
 def test_below_itself_it_has_no_page(script, method):
     """A browser would save /flaky.rpy/setup.bat?key=... under that name, with the client's key in it."""
     asked = script.get("/setup.bat?key=a", method)
-    assert (asked.code, asked.body) == (404, b"no such page: ask for flaky.rpy itself\n")
-    assert script.get("?key=a&count").json()["requests"] == 0
+    assert (asked.code, asked.body) == (404, b"no such page: request flaky.rpy itself\n")
+    assert script.get("?key=a&show").json()["requests"] == 0

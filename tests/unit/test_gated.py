@@ -30,8 +30,8 @@ def test_gates_are_independent(script):
     script.post("?key=b")
     script.treq.flush()
     assert (one.done, two.done) == (False, True)
-    assert script.get("?key=a&count").json() == {"key": "a", "waiting": 1}
-    assert script.get("?key=c&count=1").json() == {"key": "c", "waiting": 0}
+    assert script.get("?key=a&show").json() == {"key": "a", "waiting": 1}
+    assert script.get("?key=c&show=1").json() == {"key": "c", "waiting": 0}
 
 
 def test_until_answers_when_enough_are_held(script):
@@ -60,7 +60,7 @@ def test_a_client_that_disconnects_is_not_counted(script, logged):
     script.get("?key=a&until=3").leave()
     assert script.idle()
     assert logged().count("the client disconnected") == 2
-    assert script.get("?key=a&count").json()["waiting"] == 0
+    assert script.get("?key=a&show").json()["waiting"] == 0
     assert not script.resource.gates.states["a"][0].busy()
 
 
@@ -68,7 +68,7 @@ def test_gates_are_bounded_and_those_in_use_stay(script):
     script.resource.gates.limit = 3
     held = script.get("?key=held")
     for key in "abcdef":
-        script.get(f"?key={key}&count")
+        script.get(f"?key={key}&show")
     assert set(script.resource.gates.states) == {"held", "e", "f"}
     script.get("?key=two")
     script.get("?key=three")
@@ -82,14 +82,14 @@ def test_gates_are_bounded_and_those_in_use_stay(script):
 
 
 def test_a_gate_without_use_is_dropped(script):
-    script.get("?key=a&count")
+    script.get("?key=a&show")
     script.advance(1)
     script.get("?key=b&timeout=3600")
     script.advance(3599)
-    script.get("?key=c&count")
+    script.get("?key=c&show")
     assert set(script.resource.gates.states) == {"b", "c"}  # a request waits at b
     script.advance(1)
-    script.get("?key=c&count")
+    script.get("?key=c&show")
     assert set(script.resource.gates.states) == {"c"}
 
 
@@ -131,16 +131,16 @@ def test_a_crowd_may_disconnect_while_it_is_let_through(script, logged):
 
 
 def test_below_itself_it_has_no_page(script):
-    asked = script.get("/setup.bat?key=a&count")
-    assert (asked.code, asked.body) == (404, b"no such page: ask for gated.rpy itself\n")
+    asked = script.get("/setup.bat?key=a&show")
+    assert (asked.code, asked.body) == (404, b"no such page: request gated.rpy itself\n")
 
 
-def test_a_full_gate_still_answers_count_and_until(script, monkeypatch):
+def test_a_full_gate_still_answers_show_and_until(script, monkeypatch):
     monkeypatch.setitem(type(script.resource).render_GET.__globals__, "MAX_HELD", 2)
     for _ in range(2):
         script.get("?key=a")
     assert script.get("?key=a&until=2").json() == {"key": "a", "waiting": 2}
-    assert script.get("?key=a&count").json() == {"key": "a", "waiting": 2}
+    assert script.get("?key=a&show").json() == {"key": "a", "waiting": 2}
 
 
 def test_a_request_that_is_let_through_may_be_repeated_at_once(script, logged):
@@ -155,4 +155,4 @@ def test_a_request_that_is_let_through_may_be_repeated_at_once(script, logged):
     script.treq.flush()
     assert other.json()["place"] == 2
     assert "KeyError" not in logged()
-    assert script.get("?key=a&count").json()["waiting"] == 1
+    assert script.get("?key=a&show").json()["waiting"] == 1

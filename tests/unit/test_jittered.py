@@ -172,4 +172,4 @@ def test_the_default_spread_fits_the_mean(script, query, spread):
 
 def test_below_itself_it_has_no_page(script):
     asked = script.get("/setup.bat?key=a")
-    assert (asked.code, asked.body) == (404, b"no such page: ask for jittered.rpy itself\n")
+    assert (asked.code, asked.body) == (404, b"no such page: request jittered.rpy itself\n")

@@ -11,6 +11,7 @@ from tarry.ledger import (
     PENDING,
     WRITES,
     Entry,
+    Filter,
     Ledger,
     without_credentials,
 )
@@ -64,7 +65,7 @@ def test_the_last_that_ended_are_kept_and_all_that_are_pending():
         ledger.open(each)
     for _ in range(10):
         ended(ledger)
-    assert [e.id for e in ledger.entries()] == [1, 2, 3, 4, 5, 13, 14, 15]
+    assert [e.id for e in ledger.in_order()] == [1, 2, 3, 4, 5, 13, 14, 15]
     assert ledger.summary()["kept"] == 3
     assert ledger.summary()["pending"] == 5
     assert ledger.summary()["peak_pending"] == 6
@@ -82,7 +83,7 @@ def test_it_is_bounded_in_bytes_too():
 def test_none_is_kept_if_none_is_asked_for():
     ledger = Ledger(most=0)
     ended(ledger)
-    assert ledger.entries() == []
+    assert [*ledger.entries()] == []
     assert ledger.summary()["outcomes"]["finished"] == 1
 
 
@@ -106,22 +107,67 @@ def test_forgetting_is_by_what_is_given_and_only_of_what_has_ended():
         ended(ledger, key=key)
     waiting = entry(key="a")
     ledger.open(waiting)
-    assert ledger.forget(lambda e: ledger.matches(e, key="a")) == 2
-    assert [e.key for e in ledger.entries()] == ["b", "a"]
+    assert ledger.forget(Filter(key="a")) == 2
+    assert [e.key for e in ledger.in_order()] == ["b", "a"]
     assert ledger.size == ledger.ended[0].size
-    assert ledger.forget(lambda e: ledger.matches(e, path="/other")) == 0
-    assert ledger.forget(lambda e: True) == 1
-    assert ledger.entries() == [waiting]
+    assert ledger.forget(Filter(path=b"/other")) == 0
+    assert ledger.forget(Filter()) == 1
+    assert [*ledger.entries()] == [waiting]
     assert ledger.size == 0
 
 
-def test_watchers_are_told_of_each_change_until_they_want_no_more():
+def test_watchers_are_called_for_each_change_until_they_stop():
     ledger, seen = Ledger(), []
-    unwatch = ledger.watch(lambda e: seen.append((e.id, e.outcome)))
+    stop = ledger.watch("any", 1, lambda e, as_json: seen.append((e.id, e.outcome)))
     ended(ledger)
-    unwatch()
+    stop()
+    stop()
     ended(ledger)
     assert seen == [(1, PENDING), (1, FINISHED)]
+
+
+def test_watchers_of_a_kind_are_bounded():
+    ledger = Ledger()
+    first = ledger.watch("a", 1, lambda e, as_json: None)
+    assert ledger.watch("a", 1, lambda e, as_json: None) is None
+    assert ledger.watch("b", 1, lambda e, as_json: None)
+    first()
+    assert ledger.watch("a", 1, lambda e, as_json: None)
+
+
+def test_a_watcher_that_fails_is_logged_and_the_others_are_called(logged):
+    ledger, seen = Ledger(), []
+    ledger.watch("a", 2, lambda e, as_json: 1 / 0)
+    ledger.watch("a", 2, lambda e, as_json: seen.append(e.outcome))
+    assert ended(ledger).outcome == FINISHED
+    assert seen == [PENDING, FINISHED]
+    assert "ZeroDivisionError" in logged()
+
+
+def test_what_is_read_in_order_may_be_forgotten_meanwhile():
+    ledger = Ledger(most=3)
+    for key in "aba":
+        ended(ledger, key=key)
+    reading = ledger.in_order()
+    assert next(reading).id == 1
+    ledger.forget(Filter(key="b"))
+    ended(ledger)
+    assert [e.id for e in reading] == [3]
+    assert [e.id for e in ledger.in_order()] == [1, 3, 4]
+    ended(ledger)
+    assert [e.id for e in ledger.in_order()] == [3, 4, 5]
+
+
+@pytest.mark.parametrize(("about", "ids"), [
+    ({}, [1, 2, 3]), ({"key": "a"}, [1, 2]), ({"path": b"/y"}, [2]), ({"outcome": LEFT}, [3]),
+    ({"since": 1}, [2, 3]), ({"other_than": b"/y"}, [1, 3]), ({"key": "a", "outcome": LEFT}, []),
+])  # fmt: skip
+def test_filters(about, ids):
+    ledger = Ledger()
+    ended(ledger, key="a")
+    ended(ledger, key="a", path=b"/y")
+    ended(ledger, LEFT)
+    assert [e.id for e in ledger.in_order(Filter(**about))] == ids
 
 
 @pytest.mark.parametrize(("query", "kept"), [
