@@ -64,9 +64,12 @@ def what_stays(target: Target, before: int) -> str:
 
 def once(attack: Attack, plain: bool, short: bool) -> tuple[float, float, list[str]]:
     """Start a server and attack it; return lateness in ms, memory in MB, and what was wrong."""
-    target = Target(plain, short, list(attack.options), attack.descriptors, attack.files)
     late = memory = 0.0
     wrong = []
+    try:
+        target = Target(plain, short, list(attack.options), attack.descriptors, attack.files)
+    except WrongError as error:
+        return late, memory, [str(error)]
     try:
         target.probe = Probe(target)
         before = target.descriptors()
@@ -82,6 +85,8 @@ def once(attack: Attack, plain: bool, short: bool) -> tuple[float, float, list[s
         wrong.append(answers(target))
         if memory > attack.megabytes:
             wrong.append(f"it took {memory:.0f} MB")
+    except WrongError as error:
+        wrong.append(str(error))
     finally:
         if target.probe:
             target.probe.stop()

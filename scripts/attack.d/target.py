@@ -161,8 +161,9 @@ class Probe:
             list(map(str, command)), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
             preexec_fn=lambda: pin(-1),
         )  # fmt: skip
-        time.sleep(0.6)  # by then its connections are open, and first answers have come
-        self.report()
+        if not json.loads(self.process.stdout.readline() or "{}").get("answers"):
+            self.stop()
+            raise WrongError("the server answers nobody, even before the attack")
 
     def report(self) -> dict[str, float]:
         """Return what it measured since the last report."""

@@ -62,7 +62,7 @@ async def test_a_websocket_is_in_the_ledger_until_its_end(site, leave, outcome, 
 )
 @pytest_twisted.ensureDeferred
 async def test_until_left_answers_when_the_server_has_seen_the_disconnect(site, leave, how):
-    waiting = ensureDeferred(ask(site.url("ledger.rpy?await=left&key=mine&timeout=30")))
+    waiting = ensureDeferred(ask(site.url("ledger.rpy?until=left&key=mine&timeout=30")))
     with connect(site, "streamed.rpy?interval=0.05&key=mine") as client:
         assert status(client) == 200
         assert not waiting.called
@@ -72,16 +72,16 @@ async def test_until_left_answers_when_the_server_has_seen_the_disconnect(site, 
     assert entry["detail"] in how  # closing with something unread in the buffer is a RST
     assert entry["bytes"] == sum(size for _, size in entry["writes"]) > 0
     assert 0 <= entry["first_byte"] <= entry["last_byte"] <= entry["end"]
-    again = await ask(site.url("ledger.rpy?await=left&key=mine"))  # it is there already
+    again = await ask(site.url("ledger.rpy?until=left&key=mine"))  # it is there already
     assert json.loads(again.body)["id"] == entry["id"]
 
 
 @pytest_twisted.ensureDeferred
 async def test_until_times_out(site):
-    answer = await ask(site.url("ledger.rpy?await=left&key=none&timeout=0.1"))
+    answer = await ask(site.url("ledger.rpy?until=left&key=none&timeout=0.1"))
     told = json.loads(answer.body)
     assert answer.code == 408
-    assert (told["await"], told["key"]) == ("left", "none")
+    assert (told["until"], told["key"]) == ("left", "none")
 
 
 @pytest_twisted.ensureDeferred
@@ -127,7 +127,7 @@ async def test_the_ledger_is_followed_live(site):
     blocks = [block.splitlines() for block in seen.decode().split("\n\n") if "data:" in block]
     assert [block[1] for block in blocks] == ["event: pending", "event: finished"]
     assert json.loads(blocks[1][2].removeprefix("data: "))["key"] == "live"
-    waiting = await ask(site.url("ledger.rpy?await=left&path=/ledger.rpy"))
+    waiting = await ask(site.url("ledger.rpy?until=left&path=/ledger.rpy"))
     assert json.loads(waiting.body)["outcome"] == "left"
 
 
