@@ -64,9 +64,12 @@ def what_stays(target: Target, before: int) -> str:
 
 def once(attack: Attack, plain: bool, short: bool) -> tuple[float, float, list[str]]:
     """Start a server and attack it; return lateness in ms, memory in MB, and what was wrong."""
-    target = Target(plain, short, list(attack.options), attack.descriptors, attack.files)
     late = memory = 0.0
     wrong = []
+    try:
+        target = Target(plain, short, list(attack.options), attack.descriptors, attack.files)
+    except WrongError as error:
+        return late, memory, [str(error)]
     try:
         target.probe = Probe(target)
         before = target.descriptors()
@@ -82,6 +85,8 @@ def once(attack: Attack, plain: bool, short: bool) -> tuple[float, float, list[s
         wrong.append(answers(target))
         if memory > attack.megabytes:
             wrong.append(f"it took {memory:.0f} MB")
+    except WrongError as error:
+        wrong.append(str(error))
     finally:
         if target.probe:
             target.probe.stop()
@@ -115,14 +120,17 @@ def main() -> int:
         attacks = [a for a in attacks if not a.options]
     if not attacks:
         parser.error(f"no attack has {' or '.join(asked.names)} in its name: see --list")
+    wide = max(len(attack.name) for attack in attacks)
     if asked.list:
         for attack in attacks:
-            print(f"{attack.name:26}  {attack.what}")
+            print(f"{attack.name:{wide}}  {attack.what}")
         return 0
 
-    print(f"{'attack':26}  {'late, ms':>8}  {'memory':>6}")
+    print(f"{'attack':{wide}}  {'late, ms':>8}  {'memory':>6}")
     baseline, _, wrong = once(Attack("nothing", nothing), asked.plain, asked.short)
-    print(f"{'nothing':26}  {baseline:8.1f}  {'':6}  {' '.join(filter(None, wrong))}", flush=True)
+    print(
+        f"{'nothing':{wide}}  {baseline:8.1f}  {'':6}  {' '.join(filter(None, wrong))}", flush=True
+    )
     bad = 0
     for attack in attacks:
         late = float("inf")
@@ -136,7 +144,7 @@ def main() -> int:
                 wrong.append(f"late by more than {BOUND:g} ms")
         problems = "; ".join(filter(None, wrong))
         bad += bool(problems)
-        print(f"{attack.name:26}  {late:8.1f}  {memory:6.0f}  {problems}", flush=True)
+        print(f"{attack.name:{wide}}  {late:8.1f}  {memory:6.0f}  {problems}", flush=True)
     print(f"{len(attacks) - bad} of {len(attacks)} attacks withstood")
     return 1 if bad else 0
 

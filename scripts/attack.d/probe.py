@@ -1,7 +1,8 @@
 """Repeats a request of 0.2 s, and reports how late its answers were. A process of its own.
 
-`probe.py PORT [tls]`. Each line on standard input gets one line of JSON: the worst lateness in
-milliseconds, how many answers, how many failures since the last line. It ends with its input.
+`probe.py PORT [tls]`. It prints a line of JSON once all its connections have had an answer, and one for
+each line on standard input: the worst lateness in milliseconds, how many answers and how many failures
+since the line before. It ends with its input.
 """
 
 import asyncio
@@ -9,10 +10,11 @@ import json
 import sys
 import time
 
-from wire import connect, request
+from wire import PATIENCE, connect, request
 
 CONNECTIONS = 16  # requests that overlap, so that a stop of any length is seen
 DELAY = 0.2  # seconds
+PERIOD = 0.25  # seconds from one request on a connection to the next
 REQUEST = request(f"/delayed.rpy?delay={DELAY}&key=probe")
 
 
@@ -25,8 +27,7 @@ class Probe:
         self.began, self.worst, self.answers, self.failures = time.monotonic(), 0.0, 0, 0
 
     async def repeat(self, start: float) -> None:
-        """Send one request after the other on a connection; open a new one if it fails."""
-        await asyncio.sleep(start)
+        """Send a request each PERIOD, from *start* on; open a new connection if one fails."""
         while True:
             try:
                 client = await connect(self.port, self.alpn)
@@ -35,6 +36,8 @@ class Probe:
                 await asyncio.sleep(0.2)
                 continue
             while True:
+                # On schedule, so that requests stay spread over the period whatever delays them.
+                await asyncio.sleep((start - time.monotonic()) % PERIOD)
                 sent = time.monotonic()
                 await client.send(REQUEST)
                 answer = await client.response()
@@ -57,7 +60,11 @@ async def main() -> None:
     loop = asyncio.get_running_loop()
     commands = asyncio.StreamReader()
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(commands), sys.stdin)
-    asked = [loop.create_task(probe.repeat(n * DELAY / CONNECTIONS)) for n in range(CONNECTIONS)]
+    asked = [loop.create_task(probe.repeat(n * PERIOD / CONNECTIONS)) for n in range(CONNECTIONS)]
+    give_up = time.monotonic() + PATIENCE
+    while probe.answers < 2 * CONNECTIONS and time.monotonic() < give_up:
+        await asyncio.sleep(0.01)
+    print(probe.report(), flush=True)
     while await commands.readline():
         print(probe.report(), flush=True)
     for each in asked:

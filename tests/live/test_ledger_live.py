@@ -41,7 +41,7 @@ CLOSE = b"\x88\x80\0\0\0\0"  # a close frame, with a mask of zeros
 
 
 @pytest.mark.parametrize(("leave", "outcome", "detail"), [
-    (lambda client: client.sendall(CLOSE), "finished", ""),
+    (lambda client: client.sendall(CLOSE), "left", "close 1005"),
     (WAYS[0], "left", "FIN"),
     (WAYS[2], "left", "RST"),
 ], ids=["close frame", "FIN", "RST"])  # fmt: skip
