@@ -7,6 +7,7 @@ the connection out of the books and ends the requests that were under way.
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
