@@ -217,5 +217,9 @@ class Connection(Protocol):
         self.connectionLost = lost  # type: ignore[method-assign, assignment]
         protocol.makeConnection(watched)
         ahead, self._ahead = b"".join(self._ahead), []
-        if ahead:
-            watched.dataReceived(ahead)
+        if ahead:  # frames sent with the handshake come after its answer, which is written next
+            self.site.reactor.callLater(0, self._if_open, watched.dataReceived, ahead)
+
+    def _if_open(self, function: Any, *arguments: Any) -> None:
+        if self in self.site.connections:
+            function(*arguments)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 import shlex
 import sys
 from pathlib import Path
@@ -12,7 +13,7 @@ from rich.console import Console
 from twisted.application.app import startApplication
 from twisted.application.service import Application
 from twisted.internet import reactor
-from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort
 from twisted.logger import ILogObserver, LogEvent, LogLevel, globalLogBeginner, textFileLogObserver
@@ -47,7 +48,7 @@ def serve(arguments: list[str]) -> None:
             "give another with --port; 0 takes a free one"
         ) from None
     except OSError as error:
-        where = error.filename2 or error.filename
+        where = os.fsdecode(error.filename2 or error.filename or "the port")
         raise click.ClickException(f"cannot write or listen on {where}: {error.strerror}") from None
     if WorkerConfig.given() is None:
         _announce(options, service)
@@ -102,6 +103,8 @@ def _url(scheme: str, port: IListeningPort) -> str:
     if isinstance(address, IPv4Address | IPv6Address):
         host = f"[{address.host}]" if ":" in address.host else address.host
         return f"{scheme}://{host}:{address.port}/"
+    if isinstance(address, UNIXAddress):
+        return f"unix:{os.fsdecode(address.name or '')}"
     return str(address)
 
 

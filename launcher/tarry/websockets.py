@@ -70,19 +70,15 @@ class Watched:
         self._received, self._sent = Frames(), Frames()
         self.closed_by = ""  # "client" or "server": who sent the first close frame
         self.code = 0
-        self._shaken = False  # the handshake's answer is sent
         entry.messages = [0, 0]
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._transport, name)
 
     def write(self, data: bytes) -> None:
-        """Send *data*, the server's frames; its handshake, which comes first, is none."""
-        handshake = not self._shaken
-        self._shaken = True
-        frames = data.partition(b"\r\n\r\n")[2] if handshake else data
+        """Send *data*, frames of the server. (Its handshake does not pass here.)"""
         self._entry.bytes += len(data)
-        self._count(self._sent, frames, 1, "server")
+        self._count(self._sent, data, 1, "server")
         self._transport.write(data)
 
     def writeSequence(self, pieces: Any) -> None:

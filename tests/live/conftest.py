@@ -51,6 +51,8 @@ class Server:
             started = re.search(r"Site starting on (\d+)|https?://[^ ]*:(\d+)/", line)
             if started and self.port is None:
                 self.port = int(started[1] or started[2])
+            if " on unix:" in line:
+                self.port = line.split(" on unix:")[1].strip()
             if "Site starting on" in line or "Stop it with" in line:
                 self._said.set()
         self._said.set()

@@ -61,7 +61,6 @@ class End:
 def test_an_entry_has_messages_and_bytes_both_ways_and_who_closed():
     entry, transport, protocol = Entry(0.0, 0.0), End(), End()
     watched = Watched(transport, protocol, entry)
-    watched.write(b"HTTP/1.1 101 Switching Protocols\r\n\r\n")
     watched.write(server_frames(b"one", b"two"))
     client = FrameProtocol(client=True, extensions=[])
     watched.dataReceived(client.send_data(b"hello") + client.close(CloseReason.NORMAL_CLOSURE))
