@@ -1,5 +1,7 @@
 """Real servers in processes of their own: plain `twistd web`, and `tarry serve`."""
 
+import contextlib
+import json
 import os
 import re
 import signal
@@ -15,18 +17,19 @@ from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 
+from tests.live.sockets import HANG, more, rest  # noqa: F401  # tests import these from here, too
+
 RPY = Path(__file__).parents[2] / "rpy"
 BIN = Path(sys.executable).parent
-HANG = 30  # seconds after which something that should happen is taken to never happen
 
-# Twisted's listen queue is 50 long by itself: of a thousand that come at once, some would be reset.
+# Twisted's default listen queue is 50 long: of a thousand clients at once, some would be reset.
 LISTEN = "--listen=tcp:0:interface=127.0.0.1:backlog=4096"
 PLAIN = [BIN / "twistd", "-n", "--pidfile=", "web", LISTEN]
 TARRY = [BIN / "tarry", "serve", "--port=0"]
 
 
 class Server:
-    """A server process, what it has said so far, and the port it said it listens on."""
+    """A server process, its output so far, and the port that the output names."""
 
     def __init__(self, command, folder=None, env=None):
         self.process = subprocess.Popen(
@@ -56,13 +59,13 @@ class Server:
         return f"http://127.0.0.1:{self.port}/{path}"
 
     def stop(self, number=signal.SIGTERM):
-        """Send a signal and wait for the end; returns the exit code."""
+        """Send a signal and wait for the end; return the exit code."""
         if self.process.poll() is None:
             self.process.send_signal(number)
         return self.end()
 
     def end(self):
-        """Wait for the end; returns the exit code."""
+        """Wait for the end; return the exit code."""
         try:
             code = self.process.wait(HANG)
         except subprocess.TimeoutExpired:
@@ -71,6 +74,18 @@ class Server:
         self._reader.join(HANG)
         self.process.stdout.close()
         return code
+
+
+def resident(process):
+    """Return the memory that *process* has in use, in bytes."""
+    with open(f"/proc/{process.pid}/statm") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def worked(process):
+    """Return how many clock ticks *process* has computed for."""
+    with open(f"/proc/{process.pid}/stat") as file:
+        return sum(map(int, file.read().rpartition(")")[2].split()[11:13]))
 
 
 @pytest.fixture(scope="module", params=["twistd web", "tarry serve"])
@@ -83,8 +98,64 @@ def server(request):
     server.stop()
 
 
+@pytest.fixture
+def serve():
+    """A function like `Server`. Each server that it starts is stopped at the test's end."""
+    with contextlib.ExitStack() as started:
+
+        def start(*arguments):
+            server = Server(*arguments)
+            started.callback(server.stop, signal.SIGKILL)
+            return server
+
+        yield start
+
+
+@pytest.fixture
+def site(serve, tmp_path, request):
+    """`tarry serve` with a folder of its own, `site.folder`; a test's parameter is its options."""
+    for name in ("ledger.rpy", "delayed.rpy", "streamed.rpy"):
+        (tmp_path / name).write_bytes((RPY / name).read_bytes())
+    server = serve([*TARRY, *getattr(request, "param", []), tmp_path])
+    server.folder = tmp_path
+    return server
+
+
+PAGE = """
+from twisted.web.resource import Resource
+from twisted.web.server import NOT_DONE_YET
+recache()
+class Page(Resource):
+    isLeaf = True
+    def render_{method}(self, request):
+        {body}
+resource = Page()
+"""
+
+
+def page(body, method="GET"):
+    """Return the source of a script; *body* is the body of its `render_GET`."""
+    return PAGE.format(body=body, method=method)
+
+
+def put(site, name, body, method="GET"):
+    """Write such a script into the folder of *site*."""
+    (site.folder / name).write_text(page(body, method))
+
+
+async def entries(site, **about):
+    """Return the ledger's entries that match *about*: key, path, outcome, since."""
+    query = "&".join(f"{name}={value}" for name, value in about.items())
+    return json.loads((await ask(site.url(f"ledger.rpy?{query}"))).body)
+
+
+async def serves_on(site):
+    """Assert that the server still answers."""
+    assert (await ask(site.url("delayed.rpy?delay=0"))).code == 200
+
+
 class Answer:
-    """A whole answer, with what client and server measured, in seconds."""
+    """A whole response, with what client and server measured, in seconds."""
 
     def __init__(self, response, body, took):
         self.code, self.headers, self.body, self.took = response.code, response.headers, body, took
@@ -98,11 +169,11 @@ class Answer:
 
 
 class EnoughError(Exception):
-    """What a test's *received* raises once it has seen enough: that closes the connection."""
+    """Raised by a test's *received* once it has seen enough: that closes the connection."""
 
 
 async def ask(url, method="GET", received=None, **options):
-    """Ask, on a connection of its own; *received* is told of each piece as it comes."""
+    """Send a request on a connection of its own; *received* is called with each piece of the body."""
     pieces = []
     began = time.monotonic()
     response = await treq.request(method, url, persistent=False, unbuffered=True, **options)
@@ -111,7 +182,7 @@ async def ask(url, method="GET", received=None, **options):
 
 
 async def until(fact, patience=HANG):
-    """Ask for *fact*, a function or coroutine function, until it is true; returns it."""
+    """Call *fact*, a function or coroutine function, until its result is true; return that."""
     give_up = time.monotonic() + patience
     while time.monotonic() < give_up:
         told = fact()
@@ -120,24 +191,3 @@ async def until(fact, patience=HANG):
             return told
         await deferLater(reactor, 0.02)
     raise AssertionError(f"never came true: {fact}")
-
-
-def more(client, size=65536):
-    """What comes next on the socket *client*, which must not be its end."""
-    piece = client.recv(size)
-    assert piece
-    return piece
-
-
-def rest(client, patience=HANG):
-    """All that comes on the socket *client*, and how it ends: FIN, RST, or silence."""
-    client.settimeout(patience)
-    got = b""
-    try:
-        while piece := client.recv(65536):
-            got += piece
-    except ConnectionResetError:
-        return got, "RST"
-    except TimeoutError:
-        return got, "silence"
-    return got, "FIN"

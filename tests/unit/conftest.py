@@ -1,4 +1,4 @@
-"""Virtual time: a script loaded as Twisted loads it, driven by a Clock, asked in memory by treq."""
+"""Virtual time: a script loaded as Twisted loads it, driven by a Clock, requested in memory by treq."""
 
 import json
 from pathlib import Path
@@ -19,9 +19,9 @@ RPY = Path(__file__).parents[2] / "rpy"
 
 
 class Asked:
-    """A request under way, and what has come of it so far."""
+    """A request that has been sent, and what has come back so far."""
 
-    def __init__(self, script, method, query, **options):
+    def __init__(self, script, method, query, below="", **options):
         self.script, self.response, self.failure, self.body, self.done = (
             script,
             None,
@@ -29,7 +29,7 @@ class Asked:
             b"",
             False,
         )
-        url = f"http://127.0.0.1/script.rpy{query}"
+        url = f"http://127.0.0.1/script.rpy{below}{query}"
         self.deferred = script.treq.request(method, url, unbuffered=True, **options)
         self.deferred.addCallbacks(self._headers, self._failed)
         script.treq.flush()
@@ -62,14 +62,14 @@ class Asked:
         return [json.loads(line) for line in self.body.splitlines()]
 
     def leave(self):
-        """Close the client's end of every connection, as a client that went away does."""
+        """Close the client's end of every connection."""
         for pump in list(self.script.treq._agent._pumps):
             pump.clientIO.abortConnection()
         self.script.treq.flush()
 
 
 class Script:
-    """One `.rpy` in virtual time."""
+    """One `.rpy` file in virtual time."""
 
     def __init__(self, path):
         self.clock, self.events = Clock(), []
@@ -78,23 +78,27 @@ class Script:
         self.globals = vars(SimpleNamespace(**type(self.resource).render_GET.__globals__))
         root = Resource()
         root.putChild(b"script.rpy", self.resource)
-        self.treq = StubTreq(root)
+        root.putChild(
+            b"", self.resource
+        )  # so that for `connect`, "/" is the script and not below it
+        self.root, self.treq = root, StubTreq(root)
         self.treq._agent._serverFactory.ledger = Ledger()  # what `tarry serve` gives to its site
 
     def get(self, query="", method="GET", **options):
-        """Ask; *query* is what follows the name in the address, *options* are treq's."""
+        """Send a request. *query* follows the script's name in the URL; *options* are treq's, and
+        `below`, a path below the script."""
         return Asked(self, method, query, **options)
 
     def post(self, query="", **options):
         return self.get(query, "POST", **options)
 
     def connect(self, query, headers=b""):
-        """A request over a transport of which the test says when it is full; returns both ends."""
-        site = Site(self.resource, reactor=self.clock)
+        """Send a GET over a transport that the test pauses and resumes; return both ends."""
+        site = Site(self.root, reactor=self.clock)
         site.ledger = self.treq._agent._serverFactory.ledger
         server, transport = site.buildProtocol(None), StringTransport()
         server.makeConnection(transport)
-        server.dataReceived(b"GET /?%s HTTP/1.1\r\nHost: x\r\n%s\r\n" % (query, headers))
+        server.dataReceived(b"GET /?%s HTTP/1.1\r\nHost: localhost\r\n%s\r\n" % (query, headers))
         return server, transport
 
     def advance(self, *seconds):
@@ -108,13 +112,13 @@ class Script:
 
 @pytest.fixture
 def script(request):
-    """The script that the test's module is about: its constant SCRIPT."""
+    """The script that the test's module names in its constant SCRIPT."""
     return Script(RPY / request.module.SCRIPT)
 
 
 @pytest.fixture
 def logged():
-    """Call it for all that has been logged, exceptions too, as text."""
+    """A function that returns all that has been logged, exceptions too, as text."""
     from twisted.logger import eventAsText, globalLogPublisher
 
     events = []
