@@ -6,20 +6,18 @@ Hint at what the page will need, then send it.
 
 Parameters:
 
-    name      meaning                                   range      default
-    delay     from the last hint to the page (seconds)  0 to 3600  1
-    count     how many hints                            0 to 10    1
-    interval  from one hint to the next (seconds)       0 to 3600  0
-    key       a name of your own, for the ledger        any text   -
+    name      meaning                                        range      default
+    delay     seconds from the last hint to the page         0 to 3600  1
+    count     number of hints                                0 to 10    1
+    interval  seconds between hints                          0 to 3600  0
+    key       a label for finding the request in the ledger  any text   -
 
-Answer: 103 Early Hints, as often as "count" says, the first at once. Each has a Link header by
-    which the client can load a style sheet (there is none) while the page is made. Then 200
-    text/html with the same Link, and Server-Timing, the whole wait in milliseconds. A client of
-    HTTP/1.0 gets no hints, as it would take the first for the answer, but waits as long. HEAD
-    gets hints and headers.
-Errors: 400 and one line on the parameter that was wrong; 405 or 501 for other methods; 500 if
-    the script fails.
-Client leaves: the timer is cancelled at once, and the log has a line.
+Answer: first "count" times 103 Early Hints, the first at once. Each has a Link header, so that the
+    client can load a style sheet (there is none) before the page arrives. Then 200 text/html with
+    the same Link. The Server-Timing header reports the whole wait. HEAD gets hints and headers. A
+    client of HTTP/1.0 waits as long, but gets no hints: it would take the first for the answer.
+Errors: 400 with one line that says which parameter is wrong.
+Client leaves: the timer is cancelled and the disconnect is logged.
 
 Try it:
 
@@ -28,9 +26,8 @@ Try it:
 """
 
 # SPDX-License-Identifier: MIT-0
-import re
 import time
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qs
 
 from twisted.internet import reactor
 from twisted.internet.defer import CancelledError, Deferred
@@ -40,128 +37,113 @@ from twisted.web.http_headers import Headers
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET
 
-recache()  # no state here: a server that keeps scripts in memory may keep this one
-log = Logger(namespace="rpy.hinted")
-
-LONGEST = 3600  # seconds
-MOST = 10  # hints
+MAX_WAIT, MAX_HINTS = 3600, 10  # MAX_WAIT: seconds
 LINK = b"</style.css>; rel=preload; as=style"
 PAGE = b"""<!DOCTYPE html>
 <html lang="en"><head><title>Hinted</title><link rel="stylesheet" href="/style.css"></head>
-<body><p>The style sheet of this page was hinted at.</p></body></html>
+<body><p>The client was told of this page's style sheet before the page.</p></body></html>
 """
 
 
-def query(request, **known):
-    """The query's values. *known* names each with its default and what is allowed: low and high of
-    a number (whole if the default is), words, or nothing for any text. One whose default is False
-    is a flag: "name" or "name=1". ValueError on all else."""
-    pairs = parse_qsl(request.uri.partition(b"?")[2].decode("utf-8", "replace"), True)
-    values = {name: default for name, (default, *_) in known.items()}
-    for name, text in pairs:
-        if name not in known:
-            raise ValueError(f"{name[:40]!a} is no parameter here: give {', '.join(known)}")
-        if [other for other, _ in pairs].count(name) > 1:
-            raise ValueError(f"{name} is given more than once: give it once")
-        default, *allowed = known[name]
-        kind = type(default)
-        if kind is bool:
-            right, hint = text in ("", "1"), f"{name} or {name}=1"
-        elif kind is str:
-            right = text in allowed if allowed else len(text) <= 1000
-            hint = " or ".join(allowed) or "1000 characters at most"
-        else:
-            form = r"[0-9]{1,20}" if kind is int else r"[0-9]{1,20}(\.[0-9]*)?|\.[0-9]+"
-            right = re.fullmatch(form, text) and allowed[0] <= kind(text) <= allowed[1]
-            hint = "a {}number from {} to {}".format("whole " * (kind is int), *allowed)
-        if not right:
-            raise ValueError(f"{name}={text[:40]!a} is not allowed: give {hint}")
-        values[name] = kind is bool or kind(text)
-    return values
-
-
-def describe(request, content_type, **waits):
-    """Set the headers that all answers here have; *waits* are seconds, for Server-Timing."""
-    request.setHeader(b"Content-Type", content_type)
-    request.setHeader(b"Cache-Control", b"no-store")  # browsers line up what they could cache
-    request.setHeader(b"X-Content-Type-Options", b"nosniff")
-    if waits:
-        timing = [f"{name};dur={seconds * 1000:.3f}" for name, seconds in waits.items()]
-        request.setHeader(b"Server-Timing", ", ".join(timing).encode())
-
-
-def refuse(request, code, line):
-    """Answer with one plain line."""
-    request.setResponseCode(code)
-    describe(request, b"text/plain; charset=utf-8")
-    request.write(f"{line}\n".encode())
-    request.finish()
-    return NOT_DONE_YET
-
-
-def attempt(request, log, step):
-    """Call *step* from a timer, where an exception would reach nobody: tell log and client."""
-    try:
-        step()
-    except Exception:
-        log.failure("{uri!r} failed", uri=request.uri)
-        if request.startedWriting:  # a part must not pass for the whole
-            (request.transport or request.channel).abortConnection()
-        else:
-            if request.producer:
-                request.unregisterProducer()
-            refuse(request, 500, "the script failed: the server's log says why")
-
-
-def run(request, log, coroutine):
-    """Answer by a coroutine: cancel it if the client leaves, tell log and client if it fails."""
-    left = []
-
-    def leave(reason):
-        if not work.called:  # else it was our own end that closed the connection
-            left.append(reason)
-            log.info("{uri!r}: the client left", uri=request.uri)
-            work.cancel()
-
-    def fail(failure):
-        if left:
-            failure.trap(CancelledError)  # what else there is, is logged as unhandled
-        else:
-            attempt(request, log, failure.raiseException)
-
-    request.notifyFinish().addErrback(leave)
-    work = Deferred.fromCoroutine(coroutine)
-    work.addErrback(fail)
-    return NOT_DONE_YET
-
-
-class Hinted(Resource):
+class Earlyhints(Resource):
     isLeaf = True
-    clock, now = reactor, time.monotonic  # which a test replaces
+    clock, now = reactor, time.monotonic  # replaced in tests
 
     def render_GET(self, request):
         try:
-            delay, interval = (1.0, 0, LONGEST), (0.0, 0, LONGEST)
-            asked = query(request, delay=delay, count=(1, 0, MOST), interval=interval, key=("",))
-        except ValueError as wrong:
-            return refuse(request, 400, wrong)
-        return run(request, log, self.hint(request, asked))
+            params = parse_params(request, "delay", "count", "interval", "key")
+            delay = number(params, "delay", default=1.0, low=0, high=MAX_WAIT)
+            count = number(params, "count", default=1, low=0, high=MAX_HINTS)
+            interval = number(params, "interval", default=0.0, low=0, high=MAX_WAIT)
+        except ValueError as error:
+            return error_page(request, 400, error)
+        return run(request, self.hint(request, delay, count, interval))
 
-    async def hint(self, request, asked):
-        """Send informational responses (RFC 8297), then the response itself (RFC 9110, 15.2)."""
+    async def hint(self, request, delay, count, interval):
+        """Send informational responses (RFC 8297), then the final one (RFC 9110, section 15.2)."""
         arrived, due = self.now(), 0
-        for n in range(asked["count"]):
-            due = n * asked["interval"]
+        for n in range(count):
+            due = n * interval
             await deferLater(self.clock, max(0, arrived + due - self.now()))
             if request.clientproto != b"HTTP/1.0":
-                # The channel, as the request itself can be told of one response only.
+                # A request can write only one response, so this goes to the channel below it.
                 hints = Headers({b"Link": [LINK]})
                 request.channel.writeHeaders(b"HTTP/1.1", b"103", b"Early Hints", hints)
-        await deferLater(self.clock, max(0, arrived + due + asked["delay"] - self.now()))
-        describe(request, b"text/html; charset=utf-8", wait=self.now() - arrived)
+        await deferLater(self.clock, max(0, arrived + due + delay - self.now()))
+        set_headers(request, "text/html; charset=utf-8", wait=self.now() - arrived)
         request.setHeader(b"Link", LINK)
         request.write(PAGE)
         request.finish()
 
 
-resource = Hinted()
+# The helpers below have the same text in every script that uses them: see CONTRIBUTING.md.
+
+log = Logger(namespace="rpy.earlyhints")
+
+
+def parse_params(request, *names):
+    """Return the query string as a dict. Unknown and repeated names are a ValueError."""
+    query = request.uri.partition(b"?")[2].decode("utf-8", "replace")
+    params = parse_qs(query, keep_blank_values=True)
+    for name, values in params.items():
+        if name not in names:
+            raise ValueError(f"unknown parameter {name[:40]!a}: give one of {', '.join(names)}")
+        if len(values) > 1:
+            raise ValueError(f"{name} was given {len(values)} times: give it once")
+        if len(values[0]) > 1000:
+            raise ValueError(f"{name} is too long: give at most 1000 characters")
+    return {name: values[0] for name, values in params.items()}
+
+
+def number(params, name, default, low, high):
+    """Return a number between *low* and *high*; a whole number if *default* is one."""
+    text = params.get(name, str(default))
+    digits = text if type(default) is int else text.replace(".", "", 1)
+    if not (digits.isascii() and digits.isdecimal() and low <= float(text) <= high):
+        kind = "a whole number" if type(default) is int else "a number"
+        raise ValueError(f"invalid {name} {text[:40]!a}: give {kind} from {low} to {high}")
+    return type(default)(text)
+
+
+def set_headers(request, content_type, **timings):
+    """Set the headers every response has, and *timings*, in seconds, as Server-Timing."""
+    request.setHeader("Content-Type", content_type)
+    request.setHeader("Cache-Control", "no-store")
+    request.setHeader("X-Content-Type-Options", "nosniff")
+    for name, seconds in timings.items():
+        request.responseHeaders.addRawHeader("Server-Timing", f"{name};dur={seconds * 1000:.3f}")
+
+
+def error_page(request, code, message):
+    """Set the status and headers of a one-line error; return its body."""
+    request.setResponseCode(code)
+    set_headers(request, "text/plain; charset=utf-8")
+    return f"{message}\n".encode()
+
+
+def run(request, coroutine):
+    """Let *coroutine* answer *request*; cancel it if the client disconnects."""
+    work = Deferred.fromCoroutine(coroutine)
+    request.notifyFinish().addErrback(lambda reason: work.cancel())
+    work.addErrback(report_failure, request)
+    return NOT_DONE_YET
+
+
+def report_failure(failure, request):
+    """An errback: log why there is no answer, and tell the client if it is still connected."""
+    connected = getattr(request, "channel", None) is not None
+    if failure.check(CancelledError) and not connected:
+        log.info("{uri!r}: the client disconnected", uri=request.uri)
+        return
+    log.failure("{uri!r} failed", failure, uri=request.uri)
+    if connected and request.producer:
+        request.unregisterProducer()
+    if connected and request.startedWriting:  # never let part of a response pass for all of it
+        (request.transport or request.channel).abortConnection()
+    elif connected:
+        request.write(error_page(request, 500, "the script failed: the server's log says why"))
+        request.finish()
+
+
+recache()  # stateless, so `tarry serve` may reuse this resource; plain twistd ignores this
+resource = Earlyhints()

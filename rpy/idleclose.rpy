@@ -6,21 +6,21 @@ Answer at once, then end the idle connection unannounced.
 
 Parameters:
 
-    name   meaning                               range         default
-    after  from the answer to the end (seconds)  0 to 3600     5
-    how    it ends: FIN or RST                   close, reset  close
-    key    a name of your own, for the ledger    any text      -
+    name   meaning                                        range         default
+    after  seconds from the response to the end           0 to 3600     5
+    how    end it with a FIN or with an RST               close, reset  close
+    key    a label for finding the request in the ledger  any text      -
 
-Answer: 200 application/json with a Content-Length: "how" and "after". The connection stays open
-    for more requests, and ends when "after" is over, without a "Connection: close", and even if
-    a request is being answered then. The last request to this script on a connection says when
-    and how; until then all requests are answered as ever. The limit that the server itself has
-    for idle connections is lifted, until another request was answered. A client that asks by
-    HTTP/1.0 or sends "Connection: close" gets just that. HEAD gets the headers alone.
-Errors: 400 and one line on the parameter that was wrong, and on HTTP/2, where connections are
-    shared; 405 or 501 for other methods; 500 if the script fails.
+Answer: 200 application/json with a Content-Length: "how" and "after". The connection stays open for
+    more requests, and ends "after" seconds later, even while one of them is being answered. There
+    is no "Connection: close" to announce it. If a connection has several requests to this script,
+    the last one counts. The server's own timeout for idle connections is off until the response
+    to the next request. Over HTTP/1.0, or after "Connection: close" in the request, the connection
+    closes at once, as the client asked. HEAD gets the headers alone.
+Errors: 400 with one line that says which parameter is wrong; 400 over HTTP/2, where requests to other
+    scripts share the connection.
 Kept: a timer for each connection that is to end.
-Client leaves: its timer is cancelled at once, and the log has a line.
+Client leaves: the timer is cancelled and the disconnect is logged.
 
 Try it:
 
@@ -30,126 +30,144 @@ Try it:
 
 # SPDX-License-Identifier: MIT-0
 import json
-import re
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qs
 
 from twisted.internet import reactor
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.web.resource import Resource
-from twisted.web.server import NOT_DONE_YET
 
-cache()  # from here on only once: the timers must outlive the request
-log = Logger(namespace="rpy.idled")
-
-LONGEST = 3600  # seconds
+MAX_WAIT = 3600  # seconds
 
 
-def query(request, **known):
-    """The query's values. *known* names each with its default and what is allowed: low and high of
-    a number (whole if the default is), words, or nothing for any text. One whose default is False
-    is a flag: "name" or "name=1". ValueError on all else."""
-    pairs = parse_qsl(request.uri.partition(b"?")[2].decode("utf-8", "replace"), True)
-    values = {name: default for name, (default, *_) in known.items()}
-    for name, text in pairs:
-        if name not in known:
-            raise ValueError(f"{name[:40]!a} is no parameter here: give {', '.join(known)}")
-        if [other for other, _ in pairs].count(name) > 1:
-            raise ValueError(f"{name} is given more than once: give it once")
-        default, *allowed = known[name]
-        kind = type(default)
-        if kind is bool:
-            right, hint = text in ("", "1"), f"{name} or {name}=1"
-        elif kind is str:
-            right = text in allowed if allowed else len(text) <= 1000
-            hint = " or ".join(allowed) or "1000 characters at most"
-        else:
-            form = r"[0-9]{1,20}" if kind is int else r"[0-9]{1,20}(\.[0-9]*)?|\.[0-9]+"
-            right = re.fullmatch(form, text) and allowed[0] <= kind(text) <= allowed[1]
-            hint = "a {}number from {} to {}".format("whole " * (kind is int), *allowed)
-        if not right:
-            raise ValueError(f"{name}={text[:40]!a} is not allowed: give {hint}")
-        values[name] = kind is bool or kind(text)
-    return values
-
-
-def describe(request, content_type, **waits):
-    """Set the headers that all answers here have; *waits* are seconds, for Server-Timing."""
-    request.setHeader(b"Content-Type", content_type)
-    request.setHeader(b"Cache-Control", b"no-store")  # browsers line up what they could cache
-    request.setHeader(b"X-Content-Type-Options", b"nosniff")
-    if waits:
-        timing = [f"{name};dur={seconds * 1000:.3f}" for name, seconds in waits.items()]
-        request.setHeader(b"Server-Timing", ", ".join(timing).encode())
-
-
-def refuse(request, code, line):
-    """Answer with one plain line."""
-    request.setResponseCode(code)
-    describe(request, b"text/plain; charset=utf-8")
-    request.write(f"{line}\n".encode())
-    request.finish()
-    return NOT_DONE_YET
-
-
-async def sent(clock):
-    """Wait for the turns of the reactor in which what was written is sent: an abort drops it."""
-    for _ in range(2):
-        await deferLater(clock, 0)
-
-
-class Idled(Resource):
+class Idleclose(Resource):
     isLeaf = True
-    clock = reactor  # which a test replaces
+    clock = reactor  # replaced in tests
 
     def __init__(self):
         super().__init__()
-        self.ending = {}  # by channel: what will end its connection
+        self.endings = {}  # by channel: the Deferred of end()
 
     def render_GET(self, request):
         try:
-            how = ("close", "close", "reset")
-            asked = query(request, after=(5.0, 0, LONGEST), how=how, key=("",))
-        except ValueError as wrong:
-            return refuse(request, 400, wrong)
-        if request.transport is None:
-            return refuse(request, 400, "this needs HTTP/1: ask for it without HTTP/2")
-        if request.channel.persistent:
-            self.schedule(request.channel, request.uri, asked)
-        describe(request, b"application/json")
-        return json.dumps({"how": asked["how"], "after": asked["after"]}).encode() + b"\n"
+            params = parse_params(request, "after", "how", "key")
+            after = number(params, "after", default=5.0, low=0, high=MAX_WAIT)
+            how = choice(params, "how", "close", "close", "reset")
+        except ValueError as error:
+            return error_page(request, 400, error)
+        if request.transport is None:  # on HTTP/2 only the channel has one
+            return error_page(request, 400, "HTTP/2 is not supported: give HTTP/1.1")
+        if request.channel.persistent:  # else the server closes it behind this response
+            self.schedule(request, after, how)
+        return json_page(request, {"how": how, "after": after})
 
-    def schedule(self, channel, uri, asked):
-        """End the connection of *channel* in time, or not at all if the client is faster."""
-        earlier = self.ending.pop(channel, None)
-        if earlier:
-            earlier.cancel()
+    def schedule(self, request, after, how):
+        """End the connection *after* seconds, unless the client disconnects first."""
+        channel, uri = request.channel, request.uri
+        if channel in self.endings:
+            self.endings[channel].cancel()
         else:
-            # Between requests only the channel is told that a client has left.
-            lost = channel.connectionLost
+            on_lost(channel, lambda: self.forget(channel, uri))
+        ending = self.endings[channel] = Deferred.fromCoroutine(self.end(channel, after, how))
+        ending.addErrback(report, uri)
 
-            def connection_lost(reason):
-                ending = self.ending.pop(channel, None)
-                if ending:
-                    log.info("{uri!r}: the client left", uri=uri)
-                    ending.cancel()
-                lost(reason)
-
-            channel.connectionLost = connection_lost
-        self.ending[channel] = Deferred.fromCoroutine(self.end(channel, **asked))
-        self.ending[channel].addErrback(lambda failure: failure.trap(CancelledError))
-
-    async def end(self, channel, after, how, key):
-        """Let the connection idle, then end it: HTTP/1 has no way to say so beforehand."""
-        await sent(self.clock)
-        channel.setTimeout(None)  # the server's own limit: ours is in its place
+    async def end(self, channel, after, how):
+        """Wait, then close or reset the connection."""
+        for _ in range(2):  # the response leaves within two turns of the reactor
+            await deferLater(self.clock, 0)
+        channel.setTimeout(None)  # the server's own, set when the response was finished
         await deferLater(self.clock, after)
-        del self.ending[channel]
+        del self.endings[channel]
         if how == "reset":
             channel.transport.abortConnection()
         else:
             channel.loseConnection()
 
+    def forget(self, channel, uri):
+        """Cancel the timer of a connection that was lost."""
+        ending = self.endings.pop(channel, None)
+        if ending:  # otherwise end() has closed it
+            log.info("{uri!r}: the client disconnected", uri=uri)
+            ending.cancel()
 
-resource = Idled()
+
+def on_lost(channel, call):
+    """Call *call* when the connection is lost. Between requests, Twisted tells only the channel."""
+    connection_lost = channel.connectionLost
+
+    def lost(reason):
+        call()
+        connection_lost(reason)
+
+    channel.connectionLost = lost
+
+
+def report(failure, uri):
+    """An errback: log why a connection was not ended, unless it is because the client was faster."""
+    if not failure.check(CancelledError):
+        log.failure("{uri!r} failed", failure, uri=uri)
+
+
+# The helpers below have the same text in every script that uses them: see CONTRIBUTING.md.
+
+log = Logger(namespace="rpy.idleclose")
+
+
+def parse_params(request, *names):
+    """Return the query string as a dict. Unknown and repeated names are a ValueError."""
+    query = request.uri.partition(b"?")[2].decode("utf-8", "replace")
+    params = parse_qs(query, keep_blank_values=True)
+    for name, values in params.items():
+        if name not in names:
+            raise ValueError(f"unknown parameter {name[:40]!a}: give one of {', '.join(names)}")
+        if len(values) > 1:
+            raise ValueError(f"{name} was given {len(values)} times: give it once")
+        if len(values[0]) > 1000:
+            raise ValueError(f"{name} is too long: give at most 1000 characters")
+    return {name: values[0] for name, values in params.items()}
+
+
+def number(params, name, default, low, high):
+    """Return a number between *low* and *high*; a whole number if *default* is one."""
+    text = params.get(name, str(default))
+    digits = text if type(default) is int else text.replace(".", "", 1)
+    if not (digits.isascii() and digits.isdecimal() and low <= float(text) <= high):
+        kind = "a whole number" if type(default) is int else "a number"
+        raise ValueError(f"invalid {name} {text[:40]!a}: give {kind} from {low} to {high}")
+    return type(default)(text)
+
+
+def choice(params, name, default, *allowed):
+    """Return one of the words in *allowed*, or *default* if the parameter is missing."""
+    text = params.get(name, default)
+    if name in params and text not in allowed:
+        raise ValueError(f"invalid {name} {text[:40]!a}: give {' or '.join(allowed)}")
+    return text
+
+
+def set_headers(request, content_type, **timings):
+    """Set the headers every response has, and *timings*, in seconds, as Server-Timing."""
+    request.setHeader("Content-Type", content_type)
+    request.setHeader("Cache-Control", "no-store")
+    request.setHeader("X-Content-Type-Options", "nosniff")
+    for name, seconds in timings.items():
+        request.responseHeaders.addRawHeader("Server-Timing", f"{name};dur={seconds * 1000:.3f}")
+
+
+def error_page(request, code, message):
+    """Set the status and headers of a one-line error; return its body."""
+    request.setResponseCode(code)
+    set_headers(request, "text/plain; charset=utf-8")
+    return f"{message}\n".encode()
+
+
+def json_page(request, content, code=200, **timings):
+    """Set the status and headers of a JSON response; return its body."""
+    request.setResponseCode(code)
+    set_headers(request, "application/json", **timings)
+    return json.dumps(content).encode() + b"\n"
+
+
+cache()  # keep this resource, and with it the timers, from request to request
+resource = Idleclose()

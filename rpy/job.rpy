@@ -1,234 +1,194 @@
 """
-Accept a job with 202, and tell later what became of it.
+Accept a job with 202 and report later what became of it.
 
-    POST /job.rpy?duration=10
+    POST /job.rpy?key=a&duration=10
     GET /job.rpy?key=a
     DELETE /job.rpy?key=a
 
 Parameters:
 
-    name      meaning                                              range      default
-    key       the job's name; to POST, made up if not given        any text   -
-    duration  POST: how long the job takes (seconds)               0 to 3600  10
-    keep      POST: how long one can ask after its end (seconds)   0 to 3600  60
+    name      meaning                                        range      default
+    key       name of the job; POST makes one up if missing  any text   -
+    duration  POST: seconds the job takes                    0 to 3600  10
+    keep      POST: seconds to keep it after its end         0 to 3600  60
 
-Answer: to POST, once the job is started: 202 with Location, this address with the job's "key",
-    percent-encoded. A made-up key cannot be guessed. All answers are application/json: "key",
-    "state" (running, done, cancelled or failed), "progress" from 0 to 1, "left" in seconds, and
-    "result", which is null until it is done. While it is running, Retry-After has "left" as whole
-    seconds, at least 1. To GET, 200 whatever the state is; without a "key": "running" and
-    "ended", how many jobs there are. To DELETE, 200: it is cancelled, now or before. HEAD is
-    answered like GET.
-Errors: 400 and one line on the parameter that was wrong; 404 if there is no such job; 410 if it
-    ended longer than its "keep" ago; 409 to POST if a job of that name is running, to DELETE if it
-    is done or failed; 405 or 501 for other methods; 500 if the script fails; 503 with Retry-After,
-    when the first will end, if 1000 jobs are running.
-Kept: 1000 running jobs, and 1000 ended ones, of which the one that ended first goes first: it is
-    404 then, like one that never was. A new job may have the name of an ended one, and replaces
-    it. Jobs are in one process: where a load balancer goes by "key", give one to POST, too.
-Client leaves: the job goes on, as it is nobody's request: only DELETE ends it, or the server's end.
+Answer: application/json. POST starts a job: 202, with the URL to ask in Location. GET: 200, the job's
+    "key", "state" (running, done, cancelled or failed), "progress" from 0 to 1, the seconds "left",
+    and "result". While it is running, Retry-After has the seconds left, at least 1. Without a key:
+    how many jobs are "running" and "ended". DELETE cancels a job: 200, also if it was cancelled.
+Errors: 400 with one line that says which parameter is wrong; 404 for an unknown job or any path below
+    this one; 409 to POST if the job is running, to DELETE if it is done or failed; 410 if it is no
+    longer kept; 503 with Retry-After if 1000 jobs are running.
+Kept: 1000 running jobs and the last 1000 that ended. A new job may have the key of one that ended.
+Client leaves: the job goes on. Only DELETE cancels it.
 
 Try it:
 
     $ twistd -n web --path .
     $ curl -i -X POST 'http://127.0.0.1:8080/job.rpy?key=a&duration=2'
-    $ curl -i 'http://127.0.0.1:8080/job.rpy?key=a' && sleep 2
-    $ curl 'http://127.0.0.1:8080/job.rpy?key=a'
-    $ curl -X POST 'http://127.0.0.1:8080/job.rpy?key=b'
-    $ curl -X DELETE 'http://127.0.0.1:8080/job.rpy?key=b'
+    $ sleep 2; curl -i 'http://127.0.0.1:8080/job.rpy?key=a'
 """
 
 # SPDX-License-Identifier: MIT-0
 import json
 import math
-import re
 import secrets
 import time
-from urllib.parse import parse_qsl, quote
+from types import SimpleNamespace
+from urllib.parse import parse_qs, quote
 
 from twisted.internet import reactor
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.web.resource import Resource
-from twisted.web.server import NOT_DONE_YET
 
-cache()  # from here on only once: the jobs must outlive the request
-log = Logger(namespace="rpy.accepted")
-
-LONGEST = 3600  # seconds
-RUNNING = 1000  # jobs
-ENDED = 1000  # jobs
+MAX_WAIT, MAX_JOBS = 3600, 1000  # seconds; jobs that are running, and jobs that ended
 
 
-def query(request, **known):
-    """The query's values. *known* names each with its default and what is allowed: low and high of
-    a number (whole if the default is), words, or nothing for any text. One whose default is False
-    is a flag: "name" or "name=1". ValueError on all else."""
-    pairs = parse_qsl(request.uri.partition(b"?")[2].decode("utf-8", "replace"), True)
-    values = {name: default for name, (default, *_) in known.items()}
-    for name, text in pairs:
-        if name not in known:
-            raise ValueError(f"{name[:40]!a} is no parameter here: give {', '.join(known)}")
-        if [other for other, _ in pairs].count(name) > 1:
-            raise ValueError(f"{name} is given more than once: give it once")
-        default, *allowed = known[name]
-        kind = type(default)
-        if kind is bool:
-            right, hint = text in ("", "1"), f"{name} or {name}=1"
-        elif kind is str:
-            right = text in allowed if allowed else len(text) <= 1000
-            hint = " or ".join(allowed) or "1000 characters at most"
-        else:
-            form = r"[0-9]{1,20}" if kind is int else r"[0-9]{1,20}(\.[0-9]*)?|\.[0-9]+"
-            right = re.fullmatch(form, text) and allowed[0] <= kind(text) <= allowed[1]
-            hint = "a {}number from {} to {}".format("whole " * (kind is int), *allowed)
-        if not right:
-            raise ValueError(f"{name}={text[:40]!a} is not allowed: give {hint}")
-        values[name] = kind is bool or kind(text)
-    return values
-
-
-def describe(request, content_type, **waits):
-    """Set the headers that all answers here have; *waits* are seconds, for Server-Timing."""
-    request.setHeader(b"Content-Type", content_type)
-    request.setHeader(b"Cache-Control", b"no-store")  # browsers line up what they could cache
-    request.setHeader(b"X-Content-Type-Options", b"nosniff")
-    if waits:
-        timing = [f"{name};dur={seconds * 1000:.3f}" for name, seconds in waits.items()]
-        request.setHeader(b"Server-Timing", ", ".join(timing).encode())
-
-
-def refuse(request, code, line):
-    """Answer with one plain line."""
-    request.setResponseCode(code)
-    describe(request, b"text/plain; charset=utf-8")
-    request.write(f"{line}\n".encode())
-    request.finish()
-    return NOT_DONE_YET
-
-
-def put_off(request, line, seconds=1):
-    """Refuse for now, with 503; *seconds* until it is worth coming again."""
-    request.setHeader(b"Retry-After", b"%d" % seconds)
-    return refuse(request, 503, f"{line}: try again in {seconds} s")
-
-
-def answer(request, content, code=200, **waits):
-    """Answer with *content* as JSON; *waits* as in describe."""
-    request.setResponseCode(code)
-    describe(request, b"application/json", **waits)
-    request.write(json.dumps(content).encode() + b"\n")
-    request.finish()
-    return NOT_DONE_YET
-
-
-class Job:
-    state, result, ended = "running", None, None
-
-    def __init__(self, key, began, duration, keep):
-        self.key, self.began, self.duration, self.keep = key, began, duration, keep
-
-    def left(self, now):
-        """Seconds until it is done; of one that has ended otherwise, what was left then."""
-        if self.state == "done":
-            return 0
-        return max(0, self.began + self.duration - (now if self.ended is None else self.ended))
-
-
-class Accepted(Resource):
+class Job(Resource):
     isLeaf = True
-    clock, now = reactor, time.monotonic  # which a test replaces
+    clock, now = reactor, time.monotonic  # replaced in tests
 
     def __init__(self):
         super().__init__()
-        self.running, self.ended = {}, {}  # jobs by key, each in the order in which they became so
+        self.running, self.ended = {}, {}  # records by key, in the order of their start or end
+
+    def render(self, request):
+        if request.postpath:  # otherwise /job.rpy/a.bat?key=... downloads what others sent
+            return error_page(request, 404, "no such page: request job.rpy itself")
+        return super().render(request)
 
     def render_POST(self, request):
         try:
-            duration, keep = (10.0, 0, LONGEST), (60.0, 0, LONGEST)
-            asked = query(request, key=("",), duration=duration, keep=keep)
-        except ValueError as wrong:
-            return refuse(request, 400, wrong)
-        key = asked["key"] or secrets.token_hex(16)
+            params = parse_params(request, "key", "duration", "keep")
+            duration = number(params, "duration", default=10.0, low=0, high=MAX_WAIT)
+            keep = number(params, "keep", default=60.0, low=0, high=MAX_WAIT)
+        except ValueError as error:
+            return error_page(request, 400, error)
+        key = params.get("key") or secrets.token_hex(16)  # which nobody can guess
         if key in self.running:
-            return refuse(request, 409, f"a job {key[:40]!a} is running: give another key")
-        if len(self.running) >= RUNNING:
-            left = min(job.left(self.now()) for job in self.running.values())
-            return put_off(request, f"{RUNNING} jobs are running", max(1, math.ceil(left)))
-        job = Job(key, self.now(), asked["duration"], asked["keep"])
-        self.start(job)
-        # For 202 no RFC says what Location is: by custom, where to ask. It is the path asked for,
-        # of which what follows one slash is a path; what follows two would be another host.
-        path = b"/" + request.path.lstrip(b"/")
-        request.setHeader(b"Location", b"%s?key=%s" % (path, quote(key, safe="").encode()))
-        return self.tell(request, job, 202)
+            return error_page(request, 409, f"job {key[:40]!a} is running: give another key")
+        if len(self.running) >= MAX_JOBS:
+            return try_later(request, f"{MAX_JOBS} jobs are running")
+        job = self.running[key] = SimpleNamespace(key=key, state="running", result=None, keep=keep)
+        job.duration, job.due, job.ended = duration, self.now() + duration, None
+        self.ended.pop(key, None)
+        job.work = Deferred.fromCoroutine(self.work(job))  # it outlives the request
+        request.setHeader(b"Location", b"%s?key=%s" % (request.path, quote(key, safe="").encode()))
+        return show(request, job, self.now(), 202)
 
-    def render_GET(self, request):
-        return self.of_job(request, self.tell)
-
-    def render_DELETE(self, request):
-        return self.of_job(request, self.cancel)
-
-    def of_job(self, request, then):
+    async def work(self, job):
+        """Do a job. No request waits for it, so a disconnect does not cancel it."""
         try:
-            key = query(request, key=("",))["key"]
-        except ValueError as wrong:
-            return refuse(request, 400, wrong)
-        if not key and request.method != b"DELETE":
-            return answer(request, {"running": len(self.running), "ended": len(self.ended)})
-        job = self.running.get(key) or self.ended.get(key)
-        if job is None:
-            return refuse(request, 404, f"there is no job {key[:40]!a}: start one with POST")
-        if job.ended is not None and self.now() >= job.ended + job.keep:
-            return refuse(request, 410, f"{key[:40]!a} ended {job.keep:g} or more seconds ago")
-        return then(request, job)
-
-    def cancel(self, request, job):
-        if job.state == "running":
-            job.work.cancel()  # by when this returns, it has ended
-        if job.state != "cancelled":
-            return refuse(request, 409, f"{job.key[:40]!a} is {job.state}: it cannot be cancelled")
-        return self.tell(request, job)
-
-    def tell(self, request, job, code=200):
-        left = job.left(self.now())
-        if job.state == "running":
-            request.setHeader(b"Retry-After", b"%d" % max(1, math.ceil(left)))
-        content = {
-            "key": job.key,
-            "state": job.state,
-            "progress": round(1 - left / (job.duration or 1), 3),
-            "left": round(left, 3),
-            "result": job.result,
-        }
-        return answer(request, content, code)
-
-    def start(self, job):
-        """Begin the work without waiting for it: its Deferred is the job's, not a request's."""
-        self.running[job.key] = job
-        self.ended.pop(job.key, None)
-        job.work = Deferred.fromCoroutine(self.carry_out(job))
-
-    async def carry_out(self, job):
-        try:
-            job.result = await self.work(job)
-            job.state = "done"
+            await deferLater(self.clock, job.duration)  # your own work goes here
+            job.state, job.result, job.due = "done", f"{job.duration:g} seconds of work", self.now()
         except CancelledError:
             job.state = "cancelled"
         except Exception:
             log.failure("job {key!r} failed", key=job.key)
             job.state = "failed"
         job.ended = self.now()
-        del self.running[job.key]
-        self.ended[job.key] = job
-        if len(self.ended) > ENDED:
+        self.ended[job.key] = self.running.pop(job.key)
+        if len(self.ended) > MAX_JOBS:
             del self.ended[next(iter(self.ended))]
 
-    async def work(self, job):
-        """What takes so long: here it only waits."""
-        await deferLater(self.clock, job.duration)
-        return f"{job.duration:g} seconds of work"
+    def render_GET(self, request):
+        return look_up(self, request)
+
+    def render_DELETE(self, request):
+        return look_up(self, request, cancel=True)
 
 
-resource = Accepted()
+def look_up(jobs, request, cancel=False):
+    """Answer a GET, or with *cancel*, a DELETE."""
+    try:
+        key = parse_params(request, "key").get("key", "")
+    except ValueError as error:
+        return error_page(request, 400, error)
+    if not key and not cancel:
+        return json_page(request, {"running": len(jobs.running), "ended": len(jobs.ended)})
+    job = jobs.running.get(key) or jobs.ended.get(key)
+    if job is None:
+        return error_page(request, 404, f"no job has the key {key[:40]!a}: start it with POST")
+    if job.ended is not None and jobs.now() >= job.ended + job.keep:
+        line = f"job {key[:40]!a} was kept for {job.keep:g} s after its end: ask earlier"
+        return error_page(request, 410, line)
+    if cancel:
+        job.work.cancel()  # when this returns, the job has ended
+        if job.state != "cancelled":
+            line = f"job {key[:40]!a} is {job.state}: only a running job can be cancelled"
+            return error_page(request, 409, line)
+    return show(request, job, jobs.now())
+
+
+def show(request, job, now, code=200):
+    """Set the headers of a response about *job*; return its body."""
+    left = max(0, job.due - (now if job.ended is None else job.ended))
+    if job.state == "running":
+        request.setHeader("Retry-After", str(max(1, math.ceil(left))))
+    progress = round(1 - left / (job.duration or 1), 3)
+    content = {"key": job.key, "state": job.state, "progress": progress, "left": round(left, 3)}
+    return json_page(request, content | {"result": job.result}, code)
+
+
+# The helpers below have the same text in every script that uses them: see CONTRIBUTING.md.
+
+log = Logger(namespace="rpy.job")
+
+
+def parse_params(request, *names):
+    """Return the query string as a dict. Unknown and repeated names are a ValueError."""
+    query = request.uri.partition(b"?")[2].decode("utf-8", "replace")
+    params = parse_qs(query, keep_blank_values=True)
+    for name, values in params.items():
+        if name not in names:
+            raise ValueError(f"unknown parameter {name[:40]!a}: give one of {', '.join(names)}")
+        if len(values) > 1:
+            raise ValueError(f"{name} was given {len(values)} times: give it once")
+        if len(values[0]) > 1000:
+            raise ValueError(f"{name} is too long: give at most 1000 characters")
+    return {name: values[0] for name, values in params.items()}
+
+
+def number(params, name, default, low, high):
+    """Return a number between *low* and *high*; a whole number if *default* is one."""
+    text = params.get(name, str(default))
+    digits = text if type(default) is int else text.replace(".", "", 1)
+    if not (digits.isascii() and digits.isdecimal() and low <= float(text) <= high):
+        kind = "a whole number" if type(default) is int else "a number"
+        raise ValueError(f"invalid {name} {text[:40]!a}: give {kind} from {low} to {high}")
+    return type(default)(text)
+
+
+def set_headers(request, content_type, **timings):
+    """Set the headers every response has, and *timings*, in seconds, as Server-Timing."""
+    request.setHeader("Content-Type", content_type)
+    request.setHeader("Cache-Control", "no-store")
+    request.setHeader("X-Content-Type-Options", "nosniff")
+    for name, seconds in timings.items():
+        request.responseHeaders.addRawHeader("Server-Timing", f"{name};dur={seconds * 1000:.3f}")
+
+
+def error_page(request, code, message):
+    """Set the status and headers of a one-line error; return its body."""
+    request.setResponseCode(code)
+    set_headers(request, "text/plain; charset=utf-8")
+    return f"{message}\n".encode()
+
+
+def try_later(request, message, seconds=1):
+    """Set the status and headers of a 503 with Retry-After; return its body."""
+    request.setHeader("Retry-After", str(seconds))
+    return error_page(request, 503, f"{message}: try again in {seconds} s")
+
+
+def json_page(request, content, code=200, **timings):
+    """Set the status and headers of a JSON response; return its body."""
+    request.setResponseCode(code)
+    set_headers(request, "application/json", **timings)
+    return json.dumps(content).encode() + b"\n"
+
+
+cache()  # keep this resource, and with it the jobs, from request to request
+resource = Job()

@@ -1,4 +1,4 @@
-"""That hints leave before the page is made, on HTTP/1.1 and HTTP/2."""
+"""earlyhints.rpy over real sockets: hints are sent before the page, on HTTP/1.1 and HTTP/2."""
 
 import re
 import shutil
@@ -11,7 +11,7 @@ import h2.events
 import pytest_twisted
 
 from tests.live.conftest import HANG, RPY, TARRY, Server, ask, until
-from tests.live.test_leaving import connect
+from tests.live.sockets import connect, read_until
 
 LINK = b"</style.css>; rel=preload; as=style"
 
@@ -20,14 +20,13 @@ LINK = b"</style.css>; rel=preload; as=style"
 async def test_a_hint_is_read_long_before_the_page(server):
     path = "earlyhints.rpy?delay=3600"
     with connect(server, path) as client:
-        client.settimeout(HANG)
-        head = client.recv(65536)
-        assert head == b"HTTP/1.1 103 Early Hints\r\nLink: %s\r\n\r\n" % LINK
-    await until(lambda: f"/{path}': the client left" in server.output)
+        hint = b"HTTP/1.1 103 Early Hints\r\nLink: %s\r\n\r\n" % LINK
+        assert read_until(client, b"\r\n\r\n") == hint
+    await until(lambda: f"/{path}': the client disconnected" in server.output)
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_client_that_knows_no_hints_gets_the_page(server):
+async def test_a_client_that_ignores_hints_gets_the_page(server):
     answer = await ask(server.url("earlyhints.rpy?count=10&delay=0"))
     assert (answer.code, answer.header("Link")) == (200, LINK.decode())
     assert answer.body.count(b"<html") == 1
@@ -52,7 +51,7 @@ def test_on_http2_hints_are_informational_responses():
 
 
 def responses(connection, path):
-    """Status and Link of each response on a stream, until its end."""
+    """Yield the status and Link of each response on a stream, until its end."""
     http = h2.connection.H2Connection()
     http.initiate_connection()
     head = [(":method", "GET"), (":scheme", "https"), (":authority", "x"), (":path", path)]

@@ -1,4 +1,4 @@
-"""idleclose.rpy: how the end looks on the socket, and what clients with open connections make of it."""
+"""idleclose.rpy over real sockets: how the connection ends, and what clients make of it."""
 
 import http.client
 import select
@@ -9,20 +9,15 @@ import pytest
 import pytest_twisted
 from twisted.internet.threads import deferToThread
 
-from tests.live.conftest import HANG, more, until
-from tests.live.test_leaving import WAYS, connect
+from tests.live.conftest import HANG, until
+from tests.live.sockets import WAYS, connect, read_until
 
 ENDS = {"close": b"", "reset": ConnectionResetError}
 
 
 def answered(client):
-    """Read one answer to its last byte."""
-    got = b""
-    while not got.endswith(b"}\n"):
-        piece = client.recv(65536)
-        assert piece
-        got += piece
-    return got
+    """Read a response of idleclose.rpy to its last byte, and return it."""
+    return read_until(client, b"}\n")
 
 
 @pytest.mark.parametrize("after", [0, 0.2])
@@ -47,37 +42,35 @@ async def test_requests_before_the_end_are_answered(server):
         with connect(server, "idleclose.rpy?after=0.3&how=reset") as client:
             client.settimeout(HANG)
             answered(client)
-            client.sendall(b"GET /awaited.rpy?duration=0 HTTP/1.1\r\nHost: localhost\r\n\r\n")
-            got = b""
-            while not got.endswith(b"\r\n0\r\n\r\n"):
-                got += more(client)
+            client.sendall(b"GET /delayed.rpy?delay=0 HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            read_until(client, b"</html>")
             client.sendall(b"GET /idleclose.rpy?after=0.6 HTTP/1.1\r\nHost: localhost\r\n\r\n")
             answered(client)
-            return client.recv(1)  # the later of both, which is no RST
+            return client.recv(1)  # the end that the later request asked for
 
     assert await deferToThread(talk) == b""
 
 
 @pytest.mark.parametrize("leave", WAYS)
 @pytest_twisted.ensureDeferred
-async def test_a_client_may_be_faster(server, leave):
+async def test_a_client_may_disconnect_first(server, leave):
     path = f"idleclose.rpy?after=600&key={leave.__name__}"
     with connect(server, path) as client:
         client.settimeout(HANG)
         await deferToThread(answered, client)
         leave(client)
-        await until(lambda: f"/{path}': the client left" in server.output)
+        await until(lambda: f"/{path}': the client disconnected" in server.output)
 
 
 @pytest.mark.parametrize("how", ENDS)
 @pytest_twisted.ensureDeferred
-async def test_a_pool_that_looks_before_it_sends_opens_another_connection(server, how):
+async def test_a_pool_that_checks_before_it_sends_opens_another_connection(server, how):
     def talk():
         with httpx.Client(timeout=HANG, trust_env=False) as client:
             first = client.get(server.url(f"idleclose.rpy?after=0.1&how={how}"))
             stream = first.extensions["network_stream"]
             old = stream.get_extra_info("client_addr")
-            select.select([stream.get_extra_info("socket")], [], [], HANG)  # the end is there
+            select.select([stream.get_extra_info("socket")], [], [], HANG)  # until it has ended
             again = client.get(server.url("idleclose.rpy?after=600"))
             new = again.extensions["network_stream"].get_extra_info("client_addr")
             return first.status_code, again.status_code, old != new
@@ -90,14 +83,14 @@ async def test_a_pool_that_looks_before_it_sends_opens_another_connection(server
     [("close", http.client.RemoteDisconnected), ("reset", ConnectionResetError)],
 )
 @pytest_twisted.ensureDeferred
-async def test_a_client_that_does_not_look_fails(server, how, error):
+async def test_a_client_that_does_not_check_fails(server, how, error):
     def talk():
         client = http.client.HTTPConnection("127.0.0.1", server.port, timeout=HANG)
         try:
             client.request("GET", f"/idleclose.rpy?after=0.1&how={how}")
             client.getresponse().read()
             select.select([client.sock], [], [], HANG)
-            assert isinstance(client.sock, socket.socket)  # it has not seen it
+            assert isinstance(client.sock, socket.socket)  # the client has not noticed
             client.request("GET", "/idleclose.rpy")
             client.getresponse()
         finally:
@@ -105,4 +98,4 @@ async def test_a_client_that_does_not_look_fails(server, how, error):
 
     with pytest.raises(error) as caught:
         await deferToThread(talk)
-    assert caught.type is error  # of which the one is a kind of the other
+    assert caught.type is error  # RemoteDisconnected is a ConnectionResetError

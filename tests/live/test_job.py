@@ -1,4 +1,4 @@
-"""job.rpy over real sockets: a job's whole life, as a client sees it that follows Location."""
+"""job.rpy over real sockets: a client that follows Location, from the start of a job to its end."""
 
 import json
 import socket
@@ -12,7 +12,7 @@ from tests.live.sockets import reset
 
 
 async def post(server, query):
-    """Start a job; returns its address."""
+    """Start a job and return its URL."""
     url = server.url(f"job.rpy{query}")
     accepted = await ask(url, "POST", data=b"ignored")
     assert accepted.code == 202
@@ -49,7 +49,7 @@ async def test_a_job_is_followed_from_202_to_410(server):
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_job_is_cancelled_at_its_location_whatever_its_name_is(server):
+async def test_a_job_is_cancelled_at_its_location_whatever_its_key_is(server):
     job = await post(server, "?key=a+%26b%3D%2F%C3%BC%25&duration=600")
     assert (await ask(server.url("job.rpy?key=a+%26b%3D/%C3%BC%25"), "POST")).code == 409
     assert json.loads((await ask(job)).body)["state"] == "running"

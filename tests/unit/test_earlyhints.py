@@ -8,7 +8,7 @@ SCRIPT = "earlyhints.rpy"
 HINT = b"HTTP/1.1 103 Early Hints\r\nLink: </style.css>; rel=preload; as=style\r\n\r\n"
 
 
-def test_hints_come_at_their_times_and_the_page_at_its(script):
+def test_hints_and_page_are_sent_when_they_are_due(script):
     _, transport = script.connect(b"count=3&interval=0.5&delay=2")
     sent = []
     for step in (0, 0.4, 0.1, 0.5, 1.9):
@@ -24,7 +24,7 @@ def test_hints_come_at_their_times_and_the_page_at_its(script):
     assert page.count(b"<!DOCTYPE html>") == 1
 
 
-def test_without_hints_it_is_a_page_as_any_other(script):
+def test_without_hints_the_page_is_the_first_response(script):
     _, transport = script.connect(b"count=0&delay=1")
     script.advance(0.9)
     assert transport.value() == b""
@@ -35,7 +35,7 @@ def test_without_hints_it_is_a_page_as_any_other(script):
 @pytest.mark.parametrize(
     ("line", "first"), [(b"GET / HTTP/1.0", b"HTTP/1.0 200 OK"), (b"HEAD / HTTP/1.1", HINT)]
 )
-def test_who_gets_no_hints_and_who_gets_no_page(script, line, first):
+def test_http_1_0_gets_no_hints_and_head_no_page(script, line, first):
     server, transport = (
         Site(script.resource, reactor=script.clock).buildProtocol(None),
         StringTransport(),
@@ -47,9 +47,9 @@ def test_who_gets_no_hints_and_who_gets_no_page(script, line, first):
     assert (b"<html" in transport.value()) == (b"GET" in line)
 
 
-def test_a_client_that_leaves_leaves_nothing_behind(script, logged):
+def test_nothing_is_left_when_the_client_disconnects(script, logged):
     asked = script.get("?count=10&interval=60")
     script.advance(0, 60)
     asked.leave()
     assert script.idle()
-    assert "the client left" in logged()
+    assert "the client disconnected" in logged()
