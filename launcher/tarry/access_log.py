@@ -1,4 +1,4 @@
-"""The access log, in the combined format, written from the ledger's entries as responses end.
+"""The access log, in the combined format, written from the ledger's entries.
 
 A response of which nothing was sent because the client left has the status 499, as in nginx's logs.
 On a terminal each line ends with what the format has no place for: the seconds that the request took,
@@ -13,12 +13,12 @@ from typing import IO, Any
 
 from tarry.ledger import FINISHED, LEFT, REFUSED, Entry, without_credentials
 
-UNQUOTED = re.compile(rb"[^ !#-\[\]-~]")  # what must not stand in a quoted field as it is
+UNQUOTED = re.compile(rb"[^ !#-\[\]-~]")  # what must be escaped in a quoted field
 GREEN, YELLOW, RED, DIM, PLAIN = "\x1b[32m", "\x1b[33m", "\x1b[31m", "\x1b[2m", "\x1b[0m"
 
 
 class AccessLog:
-    """Lines for *file*. For a person (*watched*) they are written at once, else by `flush`."""
+    """Writes lines to *file*: at once on a terminal (*watched*), else when `flush` is called."""
 
     def __init__(self, file: IO[str], watched: bool = False) -> None:
         self.file, self.watched = file, watched
@@ -26,7 +26,7 @@ class AccessLog:
         self._second, self._date = 0, ""
 
     def write(self, request: Any, entry: Entry) -> None:
-        """Note that the response to *request* has ended as *entry* says."""
+        """Add a line for *request*, which has ended as *entry* says."""
         second = int(entry.arrived)
         if second != self._second:
             self._second = second
@@ -62,7 +62,7 @@ class AccessLog:
 
 
 def quoted(value: bytes) -> str:
-    """*value* as it may stand between quotes in a line of a log."""
+    """Return *value* escaped for a quoted field of a log line."""
     text = value.decode("latin-1")
     if UNQUOTED.search(value) is None:
         return text

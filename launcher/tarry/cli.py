@@ -1,4 +1,4 @@
-"""The commands of `tarry`. Each is a thin layer of words over a module that does the work."""
+"""The commands of `tarry`: words and options over the modules that do the work."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ANY_PATH = click.Path(exists=True, path_type=Path)
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="tarry")
 def main() -> None:
-    """Responses that take their time: Twisted .rpy scripts to read, to copy and to test against.
+    """Responses that take their time: Twisted .rpy scripts to read, copy and test against.
 
     \b
     Examples:
@@ -34,7 +34,7 @@ def main() -> None:
 
 
 class ServeCommand(click.Command):
-    """Help of a command whose options are Twisted's: click's words, then Twisted's list."""
+    """Shows click's help, then Twisted's list of options."""
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         from tarry.options import Options
@@ -135,7 +135,7 @@ def copy(names: tuple[str, ...], destination: Path, force: bool) -> None:
 @click.option("--timeout", type=click.FloatRange(0, min_open=True), default=10.0,
               show_default=True, help="Seconds that loading one script may take.")  # fmt: skip
 def check(paths: tuple[Path, ...], timeout: float) -> None:
-    """Load every .rpy in DIR and say what is wrong with it, or would be once it is served.
+    """Load every .rpy in DIR and report what is wrong, or will go wrong once it is served.
 
     \b
     Without DIR, the bundled scripts. Exits 1 if anything is wrong.
@@ -158,13 +158,13 @@ def check(paths: tuple[Path, ...], timeout: float) -> None:
 @main.command()
 @click.argument("urls", nargs=-1, required=True, metavar="URL…")
 @click.option("--base", default="http://127.0.0.1:8080/", show_default=True, envvar="TARRY_BASE",
-              help="Where URLs without a host are (or TARRY_BASE).")  # fmt: skip
+              help="The server of URLs without a host (or TARRY_BASE).")  # fmt: skip
 @click.option("-n", "--times", type=click.IntRange(1, 1000), default=1, show_default=True,
-              help="Ask for each this many times.")  # fmt: skip
+              help="Request each this many times.")  # fmt: skip
 @click.option("--timeout", type=click.FloatRange(0, min_open=True), default=60.0, show_default=True,
-              help="Seconds to wait for an answer to begin.")  # fmt: skip
+              help="Seconds to wait for the headers of a response.")  # fmt: skip
 def fetch(urls: tuple[str, ...], base: str, times: int, timeout: float) -> None:
-    """Ask for all URLs at once and show how long each took: that they do not wait for each other.
+    """Request all URLs at once and show how long each took.
 
     Exits 1 if one got no answer.
 

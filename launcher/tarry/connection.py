@@ -74,7 +74,7 @@ class Connection(Protocol):
     _reason: Failure | None = None
 
     def released(self, how: str, reason: Failure | None = None) -> None:
-        """The socket is closed, whoever spoke on it last; *how* is FIN or RST if the client did it."""
+        """The socket is closed; *how* is FIN or RST if the client closed it."""
         reason = reason or self._reason or connectionDone
         self.site.connections.discard(self)
         self.deadline = NEVER

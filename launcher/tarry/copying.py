@@ -65,13 +65,13 @@ def find(name: str, kind: str = "script") -> Path:
 
 
 def _replace(source: Path, target: Path) -> None:
-    """Put the whole file in place at once: a server that is running never sees a part of it."""
+    """Put the whole file in place at once: a running server never sees a part of it."""
     handle, unfinished = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
     try:
         with os.fdopen(handle, "wb") as file, source.open("rb") as original:
             shutil.copyfileobj(original, file)
         os.chmod(unfinished, 0o644)
         os.replace(unfinished, target)
-    except OSError as wrong:
+    except OSError as error:
         os.unlink(unfinished)
-        raise click.ClickException(f"cannot write {target}: {wrong.strerror}") from None
+        raise click.ClickException(f"cannot write {target}: {error.strerror}") from None

@@ -1,4 +1,4 @@
-"""`tarry fetch`: ask for several addresses at once, and show that each keeps its own time."""
+"""`tarry fetch`: request several URLs at once, and show how long each took."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ NEVER = {CancelledError: "timed out", ConnectionLost: "reset", ConnectionDone: "
 
 @dataclass
 class Fetch:
-    """One request and what became of it; times in seconds since all were started."""
+    """One request and how it ended. Times are in seconds since all were started."""
 
     url: str
     began: float = field(default_factory=time.monotonic)
@@ -51,12 +51,12 @@ class Fetch:
             self.status = NEVER.get(reason, reason.__name__)
         except ResponseFailed:
             self.status = "cut short"
-        except Exception as wrong:  # any end of a request is a row of the table
-            self.status = type(wrong).__name__
+        except Exception as error:  # whatever went wrong is a row of the table
+            self.status = type(error).__name__
 
 
 async def fetch(urls: Sequence[str], base: str, times: int, timeout: float) -> list[Fetch]:
-    """Ask for each of *urls*, below *base*, *times* times at once; in the order in which they ended."""
+    """Request each of *urls*, relative to *base*, *times* times at once; return them as they ended."""
     done: list[Fetch] = []
     fetches = [Fetch(urljoin(base, url)) for url in urls for _ in range(times)]
     console = Console(stderr=True)
@@ -77,7 +77,7 @@ async def fetch(urls: Sequence[str], base: str, times: int, timeout: float) -> l
 
 
 def table(fetches: Sequence[Fetch], base: str) -> Table:
-    """A row a request: dots while it waited for the first byte, a bar while bytes came."""
+    """Return a table: dots until the first byte, a bar while bytes arrived."""
     longest = max([f.last for f in fetches if f.last] or [1.0])
     drawn = Table(box=None, pad_edge=False)
     room = shutil.get_terminal_size().columns - BAR - 30

@@ -1,4 +1,4 @@
-"""The garbage collector's policy: no long stops while requests wait.
+"""When the garbage collector runs: not while requests wait.
 
 Python frees what nothing refers to at once; the collector is only there for cycles. A full collection
 looks at every object alive, and with thousands of requests pending that stops the server for hundreds
@@ -26,11 +26,11 @@ from twisted.internet.task import LoopingCall
 from tarry.ledger import Ledger
 
 THRESHOLDS = (500_000, 50, 100)  # new containers; collections of the young; of the middle-aged
-IDLE = 10.0  # seconds between two looks whether nothing is in flight
+IDLE = 10.0  # seconds between checks whether nothing is pending
 
 
 class IdleCollector:
-    """Keeps the collector quiet while *ledger* has requests pending."""
+    """Lets full collections run only while *ledger* has no pending requests."""
 
     def __init__(self, ledger: Ledger, clock: Any) -> None:
         self.ledger = ledger
@@ -45,7 +45,7 @@ class IdleCollector:
         self._looking.start(IDLE, now=False)
 
     def look(self) -> None:
-        """Collect if nobody waits and there was something to do since the last time."""
+        """Collect if nothing is pending and requests were served since the last time."""
         if not self.ledger.pending and self.ledger.requests != self._collected_at:
             self._collected_at = self.ledger.requests
             gc.collect()

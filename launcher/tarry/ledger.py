@@ -1,4 +1,4 @@
-"""The ledger: what became of every request, whatever script served it.
+"""The ledger: what happened to every request, whichever script served it.
 
 An entry is opened when a request has been read and closed when its response has ended, one way or
 another. Kept are all that are pending and the last that have ended, bounded in number and in bytes.
@@ -26,9 +26,9 @@ from twisted.logger import Logger
 
 PENDING = "pending"  # not ended yet
 FINISHED = "finished"  # the whole response was written
-LEFT = "left"  # the client has gone before that
-ABORTED = "aborted"  # the script broke the connection off
-FAILED = "failed"  # an exception came out of the script
+LEFT = "left"  # the client disconnected before that
+ABORTED = "aborted"  # the script aborted the connection
+FAILED = "failed"  # the script raised an exception, or wrote more or less than it declared
 REFUSED = "refused"  # by the server, before a script saw it: malformed, or over a limit
 OUTCOMES = (PENDING, FINISHED, LEFT, ABORTED, FAILED, REFUSED)
 
@@ -43,7 +43,7 @@ _CREDENTIAL = re.compile(rb"passw|secret|token|api_?key|auth|signature|credentia
 
 
 class Entry:
-    """What is known of one request. Ended ones do not change any more."""
+    """What is known of one request. An ended one doesn't change any more."""
 
     __slots__ = (
         "arrived", "began", "bytes", "detail", "ended", "first", "id", "in_body", "key", "last",
@@ -62,10 +62,10 @@ class Entry:
         self.first = self.last = self.ended = 0.0  # monotonic; 0: not yet
         self.writes: array[float] | None = None  # time, size, time, size …
         self.outcome = PENDING
-        self.stalled = False  # the client does not read what there is to read
+        self.stalled = False  # the client isn't reading
 
     def wrote(self, size: int, now: float) -> None:
-        """Note that *size* bytes of the body were written *now* (monotonic)."""
+        """Record that *size* bytes of the body were written *now* (monotonic)."""
         if not self.first:  # and mostly last: so a list of one is not kept
             self.first = self.last = now
             self.bytes = size
@@ -80,12 +80,12 @@ class Entry:
         self.bytes += size
 
     def measure(self) -> int:
-        """An estimate of the memory that this takes, in bytes."""
+        """Return an estimate of the memory this takes, in bytes."""
         texts = len(self.path) + len(self.query) + len(self.key) + len(self.detail + self.note)
         return ENTRY_BYTES + texts + 8 * len(self.writes or ())
 
     def as_dict(self) -> dict[str, Any]:
-        """What the ledger shows of it, ready for JSON."""
+        """Return what the ledger shows of it, ready for JSON."""
 
         def after(moment: float) -> float | None:
             return round((moment - self.began) * 1000, 3) if moment else None
@@ -151,7 +151,7 @@ Watcher = Callable[[Entry, Callable[[], bytes]], None]
 
 
 class Ledger:
-    """All entries, and those who want to know of changes.
+    """All entries, and the watchers that are told of changes.
 
     *most* (0 or more; 0 keeps none) and *most_bytes* bound the ended entries that are kept; what is
     pending is bounded by the server's own limits.
@@ -170,7 +170,7 @@ class Ledger:
         self.watchers: dict[object, tuple[str, Watcher]] = {}  # each with its kind
 
     def open(self, entry: Entry) -> None:
-        """Take up a request that has just been read."""
+        """Add a request whose headers have just been read."""
         self.requests += 1
         entry.id = self.requests
         self.pending[entry.id] = entry
@@ -180,7 +180,7 @@ class Ledger:
             self._tell(entry)
 
     def close(self, entry: Entry, outcome: str, detail: str, now: float) -> None:
-        """Note how it ended; a second call for the same entry is ignored."""
+        """Record how a request ended. A second call for the same entry is ignored."""
         if self.pending.pop(entry.id, None) is None:
             return
         entry.outcome, entry.ended, entry.stalled = outcome, now, False
@@ -215,7 +215,7 @@ class Ledger:
                 yield entry
 
     def forget(self, unwanted: Callable[[Entry], bool]) -> int:
-        """Drop the ended entries that are *unwanted*; returns how many."""
+        """Drop the ended entries that are *unwanted*; return how many."""
         kept = [entry for entry in self.ended if not unwanted(entry)]
         gone = len(self.ended) - len(kept)
         self.ended = deque(kept)
@@ -254,7 +254,7 @@ class Ledger:
                 log.failure("a watcher of the ledger failed")
 
     def summary(self) -> dict[str, Any]:
-        """Counts since the start, ready for JSON."""
+        """Return counts since the start, ready for JSON."""
         return {
             "started": round(self.started, 3),
             "requests": self.requests,
@@ -268,7 +268,7 @@ class Ledger:
 
 
 def without_credentials(query: bytes) -> str:
-    """A query as the ledger keeps it: values of parameters named like credentials are left out."""
+    """Return a query without the values of parameters that are named like credentials."""
     if _CREDENTIAL.search(unquote_to_bytes(query)):
         parts = re.split(rb"([&;])", query)
         for index, part in enumerate(parts):

@@ -27,11 +27,11 @@ from tarry.workers import WorkerConfig
 
 PORT = 8080
 INTERFACE = "127.0.0.1"
-RESERVE = 100  # descriptors that are kept for files, when connections take all others
+RESERVE = 100  # descriptors kept for files
 
 
 def whole(name: str, low: int, high: int) -> Callable[[str], int]:
-    """Reads option *name*, a whole number from *low* to *high*."""
+    """Return a function that parses option *name*, a whole number from *low* to *high*."""
 
     def read(text: str) -> int:
         if text.isascii() and text.isdigit() and low <= int(text[:20]) <= high:
@@ -44,7 +44,7 @@ def whole(name: str, low: int, high: int) -> Callable[[str], int]:
 
 
 def seconds(name: str, low: float, high: float) -> Callable[[str], float]:
-    """Reads option *name*, a number of seconds from *low* to *high*."""
+    """Return a function that parses option *name*, seconds from *low* to *high*."""
 
     def read(text: str) -> float:
         try:
@@ -112,10 +112,10 @@ class Options(tap.Options):
         self._default = self["root"]
 
     def parseOptions(self, options: Sequence[str] | None = None) -> None:
-        """As always, but options may stand after DIR too, as people expect."""
+        """Parse as Twisted does, but allow options after DIR too."""
         given = list(sys.argv[1:] if options is None else options)
         self.arguments = given
-        with contextlib.suppress(getopt.GetoptError):  # which is told in the next line
+        with contextlib.suppress(getopt.GetoptError):  # the next line says so
             found, rest = getopt.gnu_getopt(given, self.shortOpt, self.longOpt)
             given = []
             for name, value in found:
@@ -156,9 +156,9 @@ class Options(tap.Options):
         """Endpoint to listen on, instead of --port and --interface; may be given more than once."""
         try:
             serverFromString(reactor, port)
-        except Exception as wrong:  # each kind of endpoint raises what it likes
+        except Exception as error:  # each kind of endpoint raises its own
             raise UsageError(
-                f"--listen {port!r} is no endpoint ({wrong}): "
+                f"--listen {port!r} is no endpoint ({error}): "
                 "give one like tcp:8080:interface=127.0.0.1 or unix:/run/tarry.sock"
             ) from None
         super().opt_listen(port)
@@ -223,7 +223,7 @@ class Options(tap.Options):
         super().postOptions()
 
     def limits(self) -> Limits:
-        """What the options allow, within what the process may have."""
+        """Return the limits that the options and the process's descriptors set."""
         names = (
             "header-seconds", "idle-seconds", "header-bytes", "body-bytes", "form-bytes", "pending",
         )  # fmt: skip
@@ -232,15 +232,15 @@ class Options(tap.Options):
         return Limits(connections=self["connections"] or most, **given)
 
     def allowed(self) -> Origins:
-        """Whom the options allow to ask."""
+        """Return who may ask, besides pages of this server."""
         return Origins(self["hosts"], self["origins"])
 
     def folder(self) -> str | None:
-        """The folder that is served, or None where something else is."""
+        """Return the folder that is served; None if it isn't a folder."""
         return self["root"].path if isinstance(self["root"], static.File) else None
 
     def plain(self) -> list[str]:
-        """The command of plain Twisted that serves the same folder on the same endpoints."""
+        """Return the plain Twisted command that serves the same folder on the same endpoints."""
         path = self.folder() or ""
         here = os.path.relpath(path)
         path = path if here.startswith("..") else here
@@ -248,7 +248,7 @@ class Options(tap.Options):
 
 
 def descriptors() -> int:
-    """Raise this process's limit of open descriptors to its hard limit; returns what it is then."""
+    """Raise this process's limit of open descriptors to its hard limit; return the new limit."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     most = 1_048_576 if hard == resource.RLIM_INFINITY else hard
     if soft != most:

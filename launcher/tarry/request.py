@@ -1,12 +1,8 @@
-"""A request, from its headers to the end of its response.
+"""A request, from its headers to the end of its response (see response.py).
 
-Born in `Request.__init__` when the headers are in, which opens its entry in the ledger; it ends in
-`_end`, which closes the entry. It is Twisted's `server.Request` with the same public interface, except:
-
-- What a script may never look at (arguments, header objects, cookies) is made when it is asked for.
-- A response keeps to its Content-Length. A script that writes more or less, writes `str`, or raises an
-  exception after the first byte gets its connection broken off; before that, the client gets a plain 500.
-- Forms are parsed when a script asks for `args`, and only up to `Limits.form_bytes`.
+It begins in `headers_received`, which opens its entry in the ledger, and ends in `_end`, which closes the
+entry. It is Twisted's `server.Request` with the same public interface, except that arguments, header
+objects and cookies are made when a script asks for them, and forms are parsed within limits.
 """
 
 from __future__ import annotations
@@ -208,8 +204,9 @@ class Request(Response):
             self.raw_before = self.channel.raw_bytes()
         try:
             self._check()
-            if self.path == b"*":
-                self._handle_star()
+            if self.path == b"*":  # OPTIONS *
+                self.setHeader(b"Allow", b"OPTIONS, GET, HEAD, POST, PUT, PATCH, DELETE")
+                self.finish()
                 return
             self.prepath = []
             self.postpath = list(map(unquote_to_bytes, self.path[1:].split(b"/")))
@@ -241,7 +238,7 @@ class Request(Response):
     def refuse(self, refused: Refused) -> None:
         """Answer with the line of *refused*; the ledger has it as refused."""
         if self.startedWriting or self._disconnected:
-            self._break_off(str(refused))
+            self._fail(str(refused))
             return
         self._forget_response()
         for name, value in refused.headers:
@@ -258,12 +255,6 @@ class Request(Response):
         self.close_content()
         self._end(REFUSED, refused.line)
         self.channel = None
-
-    def _handle_star(self) -> None:
-        """Answer OPTIONS *."""
-        self.setHeader(b"Allow", b"OPTIONS, GET, HEAD, POST, PUT, PATCH, DELETE")
-        self.setHeader(b"Content-Length", b"0")
-        self.finish()
 
     def render(self, resrc: Any) -> None:
         """Have *resrc* answer. What is neither bytes nor NOT_DONE_YET is a failure like any other."""

@@ -1,8 +1,8 @@
 """The response to a request: what may be sent, and how it ends.
 
-A response keeps to its Content-Length. A script that writes more or less, writes something that is not
-bytes, or raises an exception after the first byte gets its connection broken off: a part of a response
-must not pass for the whole. Before the first byte, the client gets a 500 of one plain line.
+A response keeps to its Content-Length. If a script writes more or less, writes something that isn't bytes,
+or raises an exception after the first byte, the connection is aborted: a part of a response must not pass
+for the whole. Before the first byte, the client gets a 500 of one plain line.
 
 `_end` closes the request's entry in the ledger, whichever way it ends.
 """
@@ -97,7 +97,7 @@ class Response(server.Request):
             if surplus < len(data):
                 self.channel.write(data[:-surplus])
                 self.entry.wrote(len(data) - surplus, monotonic())
-            self._break_off(f"wrote over {self.declared} bytes, the Content-Length")
+            self._fail(f"wrote over {self.declared} bytes, the Content-Length")
             return
         self.channel.write(b"%x\r\n%b\r\n" % (len(data), data) if self.chunked else data)
         self.entry.wrote(len(data), monotonic())
@@ -110,7 +110,7 @@ class Response(server.Request):
             "{where}: request.write was given a {kind}, {text}: write bytes: b'…' or .encode()",
             where=where, kind=kind, text=ascii(data)[:42],
         )  # fmt: skip
-        self._break_off(f"{kind} written at {where}")
+        self._fail(f"{kind} written at {where}")
 
     def _begin(self, length: int | None) -> None:
         """Send status and headers; *length* is that of the body, if it is known and not told yet."""
@@ -161,7 +161,7 @@ class Response(server.Request):
             self._begin(0)
             self.channel.write(b"")
         if self.declared is not None and self.sentLength < self.declared:
-            self._break_off(f"wrote {self.sentLength} of {self.declared} bytes, the Content-Length")
+            self._fail(f"wrote {self.sentLength} of {self.declared} bytes, the Content-Length")
             return
         if self.chunked:
             self.channel.write(b"0\r\n\r\n")
@@ -222,7 +222,7 @@ class Response(server.Request):
             self._forget_response()
             super().processingFailed(reason)
         else:
-            self._break_off(detail)
+            self._fail(detail)
         return reason
 
     def _forget_response(self) -> None:
@@ -232,8 +232,8 @@ class Response(server.Request):
         if self.producer is not None:
             self.unregisterProducer()
 
-    def _break_off(self, detail: str) -> None:
-        """Answer 500 if nothing was sent yet, else break the connection: a part is not the whole."""
+    def _fail(self, detail: str) -> None:
+        """Answer 500 if nothing was sent yet, else abort the connection."""
         self.fault = detail
         if self.startedWriting:
             if self.producer is not None:
@@ -266,5 +266,5 @@ class Response(server.Request):
 
 
 def abort(request: Any) -> None:
-    """Break off the connection of *request*: RST on HTTP/1, RST_STREAM on HTTP/2."""
+    """Abort the connection of *request*: RST on HTTP/1, RST_STREAM on HTTP/2."""
     (request.transport or request.channel).abortConnection()

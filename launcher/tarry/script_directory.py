@@ -18,14 +18,14 @@ from twisted.web.script import ResourceScript
 from tarry.errors import error_line
 from tarry.script_loader import Scripts, Version, version_of
 
-# What would be shown as text, or run though it is no .rpy, if Twisted's File had its way.
+# What Twisted's File would show as text, or run although it's no .rpy.
 SOURCES = {".py", ".pyc", ".pyo", ".pyw", ".pyi", ".epy", ".cgi", ".swp", ".swo", ".swn", ".swx"}
 
 MAX_RANGES = 16  # of a file, in one request
 
 
 def hidden(name: str) -> bool:
-    """Whether a file of this *name* is never served: dotfiles, sources, leftovers of editors."""
+    """Return whether a file of this *name* is never served: dotfiles, sources, editors' leftovers."""
     lower = name.lower()
     return (
         (name.startswith(".") and name != ".well-known")
@@ -52,9 +52,9 @@ class ScriptDirectory(static.File):
         return similar
 
     def getChild(self, path: bytes, request: IRequest) -> Any:
-        """The script or file named *path*; all that must not be served is not found."""
+        """Return the script or file named *path*. What must not be served is not found."""
         known = self.safe.get((self.path, path))
-        if known is not None and self.scripts.look(known[0]) == known[1]:
+        if known is not None and self.scripts.version(known[0]) == known[1]:
             return self.scripts.resource(*known) or self.childNotFound
         if path == b"":
             return self._index(request)
@@ -64,7 +64,7 @@ class ScriptDirectory(static.File):
             status = os.stat(file)
         except (UnicodeDecodeError, ValueError, OSError, InsecurePath):
             return self._by_other_name(path, request)
-        regular = stat.S_ISREG(status.st_mode)  # a FIFO would hold up everybody who opens it
+        regular = stat.S_ISREG(status.st_mode)  # opening a FIFO would block the server
         folder = stat.S_ISDIR(status.st_mode) and not name.endswith(".rpy")
         if not (regular or folder) or self._hidden(name) or not self._inside(file):
             return self.childNotFound
@@ -99,7 +99,7 @@ class ScriptDirectory(static.File):
         return False
 
     def _by_other_name(self, path: bytes, request: IRequest) -> Any:
-        """A file that --ignore-ext finds under another name; what it finds is checked like any."""
+        """Return a file that --ignore-ext finds under another name; it's checked like any."""
         if not self.ignoredExts:
             return self.childNotFound
         try:
@@ -120,11 +120,11 @@ class ScriptDirectory(static.File):
         return [name for name in super().listNames() if not self._hidden(name)]
 
     def _hidden(self, name: str) -> bool:
-        """Whether a file of this *name* is not served, unless --processor says what to do with it."""
+        """Return whether *name* is hidden, and no --processor says what to do with it."""
         return hidden(name) and os.path.splitext(name)[1] not in self.processors
 
     def _inside(self, file: str) -> bool:
-        """Whether *file* is below the served folder, and no link to what must not be served."""
+        """Return whether *file* is below the served folder, and not a link to something hidden."""
         real = os.path.realpath(file)
         below = real == self.top or real.startswith(self.top.rstrip(os.sep) + os.sep)
         script = os.path.splitext(file)[1] == ".rpy"

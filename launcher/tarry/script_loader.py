@@ -1,4 +1,4 @@
-"""Loading scripts, by Twisted's contract, but compiled once per version of the file.
+"""Load scripts as Twisted does, but compile each version of a file once.
 
 A script that calls neither `cache()` nor `recache()` is executed for every request. One that calls either
 has declared its resource reusable: it is loaded once and kept until the file changes. A file's version is
@@ -27,12 +27,12 @@ Version = tuple[int, int, int, int]
 
 
 class ScriptError(Exception):
-    """Why a script cannot serve: one line, that names the file and the line in it."""
+    """Why a script can't be served: one line with the file and the line number."""
 
 
 @implementer(resource.IResource)
 class Broken:
-    """Stands in for a script that cannot be loaded, and says why."""
+    """Stands in for a script that can't be loaded; says why."""
 
     isLeaf = True
     server = None
@@ -55,55 +55,55 @@ class Broken:
 
 
 class Scripts:
-    """The scripts of a site: their code, and the resources of those that may be kept."""
+    """The scripts of a site: their code, and the resources of those that are kept."""
 
     def __init__(self, registry: static.Registry, reactor: Any = None) -> None:
         if reactor is None:
             from twisted.internet import reactor
         self.registry, self.reactor = registry, reactor
-        self._looked: dict[str, Version | None] = {}  # in this turn
+        self._versions: dict[str, Version | None] = {}  # in this turn
         self._code: dict[str, tuple[Version, CodeType]] = {}
         self._early: set[str] = set()  # those whose text has the word
         self._kept: dict[str, tuple[Version, Any]] = {}
         self._told: dict[str, Version] = {}  # versions whose fault has been logged
 
-    def look(self, path: str) -> Version | None:
-        """The version of the file now; None if there is none. Looked up once in a reactor's turn.
+    def version(self, path: str) -> Version | None:
+        """Return the version of the file now; None if there is none. Checked once per reactor turn.
 
         That is enough: what is read in this turn had arrived when it began, so an edit that a client
         made before it sent its request is one that a look in the turn sees.
         """
-        if path in self._looked:
-            return self._looked[path]
+        if path in self._versions:
+            return self._versions[path]
         try:
             version = version_of(os.stat(path))
         except OSError:
             version = None
-        self._looked[path] = version
-        if len(self._looked) == 1:
-            self.reactor.callLater(0, self._looked.clear)
+        self._versions[path] = version
+        if len(self._versions) == 1:
+            self.reactor.callLater(0, self._versions.clear)
         return version
 
     def resource(self, path: str, version: Version) -> Any:
-        """The resource of the script at *path*, whose file is now at *version*."""
+        """Return the resource of the script at *path*, whose file is now at *version*."""
         kept = self._kept.get(path)
         if kept is not None and kept[0] == version:
             return kept[1]
         failure = None
         try:
             return self._load(path, version)
-        except ScriptError as wrong:
-            line = str(wrong)
-        except SyntaxError as wrong:
+        except ScriptError as error:
+            line = str(error)
+        except SyntaxError as error:
             failure = Failure()
-            line = f"{path}:{wrong.lineno or 1}: {wrong.msg}"
+            line = f"{path}:{error.lineno or 1}: {error.msg}"
         except FileNotFoundError:
             return None
-        except Exception as wrong:
+        except Exception as error:
             failure = Failure()
-            where = place(wrong, path)
+            where = place(error, path)
             where = f"{path}:1" if where == path else where  # nothing of it ran
-            line = f"{where}: {type(wrong).__name__}: {wrong}".splitlines()[0]
+            line = f"{where}: {type(error).__name__}: {error}".splitlines()[0]
         if self._told.get(path) != version:
             self._told[path] = version
             if failure is None:
@@ -158,9 +158,9 @@ class Scripts:
         return made
 
 
-def place(wrong: BaseException, path: str) -> str:
-    """path:line where *wrong* was raised: the innermost line of *path*, or of any script."""
-    found, trace = "", wrong.__traceback__
+def place(error: BaseException, path: str) -> str:
+    """Return path:line where *error* was raised: the innermost line of *path*, or of any script."""
+    found, trace = "", error.__traceback__
     while trace is not None:
         name = trace.tb_frame.f_code.co_filename
         if name == path or (not path and name.endswith(".rpy")):
@@ -170,5 +170,5 @@ def place(wrong: BaseException, path: str) -> str:
 
 
 def version_of(status: os.stat_result) -> Version:
-    """What changes when a file is edited, also when an editor puts a new file in its place."""
+    """Return what changes when a file is edited, or replaced by a new one."""
     return (status.st_mtime_ns, status.st_size, status.st_ino, status.st_dev)

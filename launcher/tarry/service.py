@@ -27,7 +27,7 @@ from tarry.workers import ParentMonitor, Supervisor, WorkerConfig, adopted
 
 @implementer(IStreamServerEndpoint)
 class Listening:
-    """An endpoint whose port is tuned, and remembered so that port 0 can be told."""
+    """An endpoint that tunes its port, and remembers it: for port 0, the number is in there."""
 
     def __init__(self, endpoint: IStreamServerEndpoint) -> None:
         self.endpoint = endpoint
@@ -42,7 +42,7 @@ class Listening:
 
 
 class Web(MultiService):
-    """What `twistd web` makes of the same options, with tarry's site on each endpoint."""
+    """The service of `twistd web` for the same options, with tarry's site on each endpoint."""
 
     def __init__(self, options: Options) -> None:
         super().__init__()
@@ -96,7 +96,7 @@ class Web(MultiService):
         return super().stopService().addBoth(written)
 
     def reopen(self) -> None:
-        """Begin the access log; or begin it anew, where its file has been moved away."""
+        """Open the access log, or open it again after its file was moved away."""
         log = None
         if self._file:
             log = AccessLog(open(self._file, "a", encoding="ascii"))  # noqa: SIM115  # kept open
@@ -110,12 +110,12 @@ class Web(MultiService):
                 old.flush()
 
     def ports(self) -> list[IListeningPort]:
-        """The ports that are listened on, once the service has started."""
+        """Return the listening ports, once the service has started."""
         return [each.port for each in self.listening if each.port is not None]
 
 
 def makeService(options: Options) -> Web | Supervisor:
-    """The service of `twistd tarry`."""
+    """Return the service of `twistd tarry`."""
     if options["workers"] > 1 and WorkerConfig.given() is None:
         return Supervisor(options["ports"], options["workers"], options.arguments, reactor)
     return Web(options)

@@ -1,4 +1,4 @@
-"""`tarry serve`: start the service, say where it is and what is there, run until stopped."""
+"""`tarry serve`: start the service, print its URL and its scripts, run until stopped."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ from tarry.workers import Supervisor, WorkerConfig
 
 
 def serve(arguments: list[str]) -> None:
-    """Serve as *arguments* say, until the process is told to stop."""
+    """Serve until the process is told to stop. *arguments* are those of the command line."""
     options = Options()
     try:
         options.parseOptions(arguments)
         service = makeService(options)
-    except UsageError as wrong:
-        raise click.ClickException(f"{wrong} (all options: tarry serve --help)") from None
+    except UsageError as error:
+        raise click.ClickException(f"{error} (all options: tarry serve --help)") from None
     terminal = Terminal()
     application = Application("tarry")
     service.setServiceParent(application)
@@ -58,12 +58,12 @@ def serve(arguments: list[str]) -> None:
 
 
 def command(arguments: list[str]) -> str:
-    """The twistd command that serves the same; refused like `serve` would refuse it."""
+    """Return the twistd command that serves the same. Wrong arguments are refused as by `serve`."""
     options = Options()
     try:
         options.parseOptions(arguments)
-    except UsageError as wrong:
-        raise click.ClickException(f"{wrong} (all options: tarry serve --help)") from None
+    except UsageError as error:
+        raise click.ClickException(f"{error} (all options: tarry serve --help)") from None
     return shlex.join(["twistd", "-n", "--pidfile=", "tarry", *arguments])
 
 
@@ -110,7 +110,7 @@ def _url(scheme: str, port: IListeningPort) -> str:
 
 @implementer(ILogObserver)
 class Terminal:
-    """Logs to standard error, but not how the pieces start and stop: that is ours to say."""
+    """Logs to standard error, without Twisted's lines about what starts and stops."""
 
     def __init__(self) -> None:
         self.write: ILogObserver = textFileLogObserver(sys.stderr)

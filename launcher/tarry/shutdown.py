@@ -1,4 +1,4 @@
-"""Stopping without dropping anybody: what is in flight may end, for so many seconds."""
+"""A graceful shutdown: requests in flight get some seconds to end."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from twisted.logger import Logger
 from tarry.site import Site
 
 log = Logger()
-LOOK = 0.05  # seconds between two looks at what is still in flight
+CHECK = 0.05  # seconds between checks of what is still in flight
 
 
 class GracefulShutdown(Service):
-    """Holds the shutdown until nothing is in flight any more, or *seconds* have passed.
+    """Delays the shutdown until nothing is in flight, or *seconds* have passed.
 
     Listening ends at once, and so do connections without a request. *watched*: tell a person how far
     it is. What is still in flight in the end is aborted.
@@ -31,15 +31,15 @@ class GracefulShutdown(Service):
     def stopService(self) -> Deferred[None]:
         super().stopService()
         self.until = self.clock.seconds() + self.seconds
-        self.looking = LoopingCall(self.look)
-        self.looking.clock = self.clock
-        return self.looking.start(LOOK).addCallback(self.ended)
+        self.checking = LoopingCall(self.check)
+        self.checking.clock = self.clock
+        return self.checking.start(CHECK).addCallback(self.ended)
 
     def in_flight(self) -> int:
-        """Requests that are not answered, or connections on which answers have not gone out."""
+        """Return how many requests are unanswered, or connections have unsent responses."""
         return max(len(self.site.ledger.pending), len(self.site.connections))
 
-    def look(self) -> None:
+    def check(self) -> None:
         self.site.drain()
         left = self.until - self.clock.seconds()
         if self.in_flight() and left > 0:
@@ -48,13 +48,13 @@ class GracefulShutdown(Service):
                 say = f"\rwaiting for {requests}, {left:.0f} s at most (Ctrl-C: no longer) "
                 print(say, end="", file=sys.stderr, flush=True)
         else:
-            self.looking.stop()
+            self.checking.stop()
 
     def ended(self, _: object) -> Deferred[None]:
         if self.watched:
             print("\r\x1b[K", end="", file=sys.stderr, flush=True)
         if self.in_flight():
-            log.warn("broken off in flight: {requests}", requests=count(self.in_flight()))
+            log.warn("aborted in flight: {requests}", requests=count(self.in_flight()))
         self.site.abort("the server stopped")
         return deferLater(self.clock, 0)  # the turn in which connections are closed
 
@@ -64,7 +64,7 @@ def count(requests: int) -> str:
 
 
 def handle_signals(reactor: Any, reopen: Any) -> None:
-    """SIGTERM and SIGINT stop *reactor*, a second one ends the process; SIGHUP calls *reopen*."""
+    """Make SIGTERM and SIGINT stop *reactor*, a second one end the process, SIGHUP call *reopen*."""
     asked = False
 
     def stop(number: int, frame: object) -> None:

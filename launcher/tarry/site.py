@@ -127,7 +127,7 @@ class Site(server.Site):
                 connection.loseConnection()  # once it has sent what it has to send
 
     def abort(self, why: str) -> None:
-        """Break off whatever is still under way."""
+        """Abort whatever is still under way."""
         for entry in self.ledger.pending.values():
             entry.detail = why
         for connection in list(self.connections):

@@ -4,7 +4,7 @@ Twisted registers a socket with epoll for each response, and sends in the next r
 more, and a round later. Here the socket is tried at the end of the turn, and epoll is asked only when
 the socket would block. Buffering, backpressure and closing are Twisted's.
 
-Whatever protocol speaks on a socket, and whoever replaced it, `ended` is called once when it closes.
+`ended` is called once when a socket closes, whatever protocol is on it by then.
 """
 
 from __future__ import annotations

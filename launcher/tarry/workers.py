@@ -29,13 +29,13 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 log = Logger()
-VARIABLE = "TARRY_WORKER"  # of the environment: what makes a process a worker
-PAUSE, LONGEST = 0.1, 10.0  # seconds before a new start; one that lives LONGEST is no failure
+VARIABLE = "TARRY_WORKER"  # the environment variable that makes a process a worker
+PAUSE, MAX_PAUSE = 0.1, 10.0  # seconds before a restart; a worker that lived MAX_PAUSE is healthy
 
 
 @dataclass
 class WorkerConfig:
-    """What a worker is told: its number, and the endpoints with the sockets that they have."""
+    """What a worker is told: its number, the endpoints, and the sockets they listen on."""
 
     number: int
     endpoints: list[str] = field(default_factory=list)
@@ -44,13 +44,13 @@ class WorkerConfig:
 
     @classmethod
     def given(cls) -> WorkerConfig | None:
-        """The task of this process, None if it is no worker."""
+        """Return the configuration of this process; None if it isn't a worker."""
         told = os.environ.get(VARIABLE)
         return cls(**json.loads(told)) if told else None
 
 
 class Reactor:
-    """Stands in for the reactor while an endpoint listens: *listen* makes the port."""
+    """Stands in for the reactor while an endpoint listens: calls *listen* to make the port."""
 
     def __init__(self, reactor: Any, listen: Any) -> None:
         self._reactor, self._listen = reactor, listen
@@ -69,7 +69,7 @@ class Reactor:
 
 
 def adopted(reactor: Any, task: WorkerConfig, index: int) -> Any:
-    """The endpoint of that *index* in a worker's *task*, on the socket that it inherited."""
+    """Return the endpoint number *index* of *task*, on the socket that the worker inherited."""
 
     def listen(port: int, factory: Any, backlog: int, interface: str) -> Any:
         return reactor.adoptStreamPort(task.sockets[index], task.families[index], factory)
@@ -79,11 +79,11 @@ def adopted(reactor: Any, task: WorkerConfig, index: int) -> Any:
 
 @implementer(IReadDescriptor)
 class ParentMonitor:
-    """Standard input of a worker: it ends when the parent does."""
+    """Stops a worker when its parent is gone: its standard input ends then."""
 
     def __init__(self, reactor: Any) -> None:
         self.reactor = reactor
-        os.setpgrp()  # Ctrl-C is for the parent, who passes it on
+        os.setpgrp()  # Ctrl-C goes to the parent, which passes it on
         reactor.addReader(self)
 
     def fileno(self) -> int:
@@ -97,14 +97,14 @@ class ParentMonitor:
             self.connectionLost(Failure(ConnectionDone()))
 
     def connectionLost(self, reason: Failure) -> None:
-        """The other end is closed. (For this, epoll has the reactor call here, not doRead.)"""
+        """Stop: the parent is gone. (For a closed pipe, epoll makes the reactor call this, not doRead.)"""
         self.reactor.removeReader(self)
         with contextlib.suppress(ReactorNotRunning):  # it has been told to stop already
             self.reactor.stop()
 
 
 class Worker(ProcessProtocol):
-    """One of the processes, and those that take its place."""
+    """One worker process, and the ones that replace it."""
 
     transport: Any = None
     pause = PAUSE
@@ -141,18 +141,18 @@ class Worker(ProcessProtocol):
         if self.supervisor.stopping:
             self.ended.callback(None)
             return
-        if self.reactor.seconds() - self.started > LONGEST:
+        if self.reactor.seconds() - self.started > MAX_PAUSE:
             self.pause = PAUSE
         log.error(
             "worker {number} ended, {reason}: it starts again in {pause:g} s",
             number=self.number, reason=reason.getErrorMessage(), pause=self.pause,
         )  # fmt: skip
         self.restart = self.reactor.callLater(self.pause, self.start)
-        self.pause = min(self.pause * 2, LONGEST)
+        self.pause = min(self.pause * 2, MAX_PAUSE)
 
 
 class Supervisor(Service):
-    """The parent: binds *endpoints*, and has *count* workers serve them as *arguments* say."""
+    """The parent: binds *endpoints* and starts *count* workers with *arguments* to serve them."""
 
     def __init__(
         self, endpoints: list[str], count: int, arguments: list[str], reactor: Any
@@ -188,12 +188,12 @@ class Supervisor(Service):
         return DeferredList([worker.stop() for worker in self.workers])
 
     def reopen(self) -> None:
-        """Have all workers begin their access log anew."""
+        """Make all workers reopen their access log."""
         for worker in self.workers:
             worker.signal(signal.SIGHUP)
 
     def bound(self) -> tuple[list[str], list[int], list[int]]:
-        """Endpoints, descriptors and address families, as a WorkerConfig has them."""
+        """Return endpoints, descriptors and address families, for a WorkerConfig."""
         sockets = [port.fileno() for port in self.listening]
         return self.endpoints, sockets, [int(port.addressFamily) for port in self.listening]
 
