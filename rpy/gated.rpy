@@ -27,6 +27,7 @@ Try it:
 
     $ twistd -n web --path .
     $ (sleep 1; curl -d '' http://127.0.0.1:8080/gated.rpy) & curl http://127.0.0.1:8080/gated.rpy
+    $ curl 'http://127.0.0.1:8080/gated.rpy?show'
 """
 
 # SPDX-License-Identifier: MIT-0

@@ -2,6 +2,7 @@
 Play a response step by step, as the query says.
 
     GET /steps.rpy?wait=1&status=201&header=X-A:1&send=hello&wait=60&bytes=1000&reset
+    POST /steps.rpy?wait=60
 
 Parameters:
 
@@ -9,18 +10,17 @@ Parameters:
     wait    wait for so many seconds                            0 to 3600        -
     status  set the status                                      200 to 599       -
     header  add a header: Name:value                            a header         -
-    length  declare a Content-Length, true or not               0 to 1000000000  -
+    length  declare a Content-Length; untrue, it ends in FIN    0 to 1000000000  -
     send    write this text; if it is empty, just the headers   bytes            -
     bytes   write so many bytes: 012345678901...                0 to 100000000   -
-    raw     write to the connection, without HTTP's framing     bytes            -
+    raw     write past HTTP's framing; it ends in FIN           bytes            -
     repeat  N:K, to play the last K steps N times in all        two numbers      -
     close   close the connection (FIN), on HTTP/2 the stream    flag             -
     reset   reset the connection (RST), on HTTP/2 the stream    flag             -
     hang    send nothing more, and reset it after an hour       flag             -
     key     a label for finding the request in the ledger       any text         -
 
-Steps: played in their order; in all at most 2000 steps, 3600 s, 100000000 bytes. "+" is a space.
-Answer: what the steps say; by default 200 text/plain. After "raw" or an untrue "length" it is closed.
+Answer: what the steps say, by default 200 text/plain; in all 2000 steps, 3600 s, 100000000 bytes.
 Errors: 400 names the wrong step, before anything is sent; 404 for any path below. "raw": see OPEN.
 Client leaves: no more steps are played, and the disconnect is logged. Not reading pauses them.
 
