@@ -2,6 +2,7 @@
 Play a response step by step, as the query says.
 
     GET /steps.rpy?wait=1&status=201&header=X-A:1&send=hello&wait=60&bytes=1000&reset
+    POST /steps.rpy?status=201&send=made
 
 Parameters:
 
