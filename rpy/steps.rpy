@@ -45,8 +45,6 @@ from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET
 from zope.interface import implementer
 
-OPEN = os.environ.get("STEPS_OPEN") == "1"  # allows "raw", and headers that others may act on
-
 
 class Steps(Resource):
     isLeaf = True
@@ -87,6 +85,7 @@ class Steps(Resource):
         request.loseConnection() if end == "close" else request.finish()
 
 
+OPEN = os.environ.get("STEPS_OPEN") == "1"  # allows "raw", and headers that others may act on
 MAX_WAIT, MAX_STEPS, MAX_SIZE = 3600, 2000, 100_000_000  # seconds, steps with all repeats, bytes
 LIMITS = {"wait": MAX_WAIT, "headers": 16_384, "body": MAX_SIZE, "end": 1}  # seconds, bytes, bytes
 DIGITS = b"0123456789" * 6400
