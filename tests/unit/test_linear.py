@@ -17,7 +17,7 @@ from twisted.python.failure import Failure
 from twisted.web.server import Site
 
 from tarry.ledger import Ledger
-from tarry.manual import read
+from tarry.script_docs import read
 
 from .conftest import RPY
 from .test_promises import SCRIPTS, Script
