@@ -71,7 +71,7 @@ def servers(work: Path, site: Path, load: Path) -> dict[str, Server]:
     return {
         "twistd": Server(tuple(plain), "" if twistd.exists() else "no twistd"),
         "tarry": tarry("--quiet"),
-        "tarry-plain": tarry("--quiet", "--collector", "plain"),
+        "tarry-plain": tarry("--quiet", "--gc", "python"),
         "tarry-unledgered": tarry("--quiet", "--ledger", "0"),
         "tarry-logged": tarry("--access-log", str(work / "access.log")),
         "aiohttp": Server((sys.executable, page, "{port}", str(BACKLOG)), missing("aiohttp")),
