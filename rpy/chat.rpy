@@ -92,14 +92,15 @@ class Chat(Resource):
                 choice = {"index": 0, "delta": delta, "finish_reason": None}
                 request.write(event({**head, "choices": [choice]}))
         request.note = f"{count} of {count} tokens"
-        choice = {"index": 0, "finish_reason": options["reason"]}
         if stream:
-            request.write(event({**head, "choices": [{**choice, "delta": {}}]}))
+            choice = {"index": 0, "delta": {}, "finish_reason": options["reason"]}
+            request.write(event({**head, "choices": [choice]}))
             if usage:
                 request.write(event({**head, "choices": [], "usage": usage}))
             request.write(b"data: [DONE]\n\n")
         else:
-            choice["message"] = {"role": "assistant", "content": "".join(text)}
+            message = {"role": "assistant", "content": "".join(text)}
+            choice = {"index": 0, "message": message, "finish_reason": options["reason"]}
             content = {**head, "choices": [choice], "usage": usage}
             request.write(json_page(request, content, wait=self.now() - arrived))
         request.unregisterProducer()
