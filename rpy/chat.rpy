@@ -9,9 +9,11 @@ Parameters:
     name         meaning                                              range            default
     delay        seconds before the first token                       0 to 3600        0.5
     interval     seconds between tokens                               0 to 3600        0.05
+    jitter       seconds that each token may be late, at random       0 to 3600        0
     count        number of tokens                                     1 to 10000       20
-    seed         seed of the text, instead of the one in the body     0 to 4294967295  -
+    seed         seed of text and jitter, before the one in the body  0 to 4294967295  -
     status       of an error; alone, instead of the first token       400 to 599       500
+    retry        Retry-After of an error, in seconds                  0 to 3600        1
     error_after  report an error after so many tokens                 0 to 10000       -
     reset_after  reset the connection after so many tokens            0 to 10000       -
     key          a label for finding the request in the ledger        any text         -
@@ -72,15 +74,16 @@ class Chat(Resource):
     async def complete(self, request, options, head, usage, stream):
         """Send each token when it is due, or without *stream* all of them with the last one."""
         arrived, client, text = self.now(), Backpressure(request), []
-        draw, count = random.Random(f"{options['seed']}/word").random, options["count"]
+        word, late = (random.Random(f"{options['seed']}/{of}").random for of in ("word", "late"))
+        count = options["count"]
         failure = min(options["error_after"], options["reset_after"])  # after so many tokens
         for n in range(min(count, failure) + (failure <= count)):
             request.note = f"{n} of {count} tokens"  # for the ledger
-            due = arrived + options["delay"] + n * options["interval"]
+            due = arrived + options["delay"] + n * options["interval"] + late() * options["jitter"]
             await deferLater(self.clock, max(0, due - self.now()))
             if n == failure:
                 return await self.fail(request, options)
-            text.append(" " * (n > 0) + WORDS[int(draw() * len(WORDS))])
+            text.append(" " * (n > 0) + WORDS[int(word() * len(WORDS))])
             if stream:
                 await client.ready()
                 if n == 0:
@@ -89,14 +92,15 @@ class Chat(Resource):
                 choice = {"index": 0, "delta": delta, "finish_reason": None}
                 request.write(event({**head, "choices": [choice]}))
         request.note = f"{count} of {count} tokens"
-        choice = {"index": 0, "finish_reason": options["reason"]}
         if stream:
-            request.write(event({**head, "choices": [{**choice, "delta": {}}]}))
+            choice = {"index": 0, "delta": {}, "finish_reason": options["reason"]}
+            request.write(event({**head, "choices": [choice]}))
             if usage:
                 request.write(event({**head, "choices": [], "usage": usage}))
             request.write(b"data: [DONE]\n\n")
         else:
-            choice["message"] = {"role": "assistant", "content": "".join(text)}
+            message = {"role": "assistant", "content": "".join(text)}
+            choice = {"index": 0, "message": message, "finish_reason": options["reason"]}
             content = {**head, "choices": [choice], "usage": usage}
             request.write(json_page(request, content, wait=self.now() - arrived))
         request.unregisterProducer()
@@ -110,7 +114,7 @@ class Chat(Resource):
         if request.startedWriting:
             request.write(event(content))
         else:
-            request.setHeader("Retry-After", "1")
+            request.setHeader("Retry-After", str(options["retry"]))
             request.write(json_page(request, content, options["status"]))
         request.unregisterProducer()
         request.finish()
@@ -131,7 +135,8 @@ NOT_FOUND = "no such path: give POST /v1/chat/completions or GET /v1/models"
 WORDS = ("a", "clock", "day", "goes", "light", "rain", "river", "slow", "the", "time", "waits")
 PARAMETERS = {  # default, least and greatest value
     "delay": (0.5, 0, MAX_WAIT), "interval": (0.05, 0, MAX_WAIT), "count": (20, 1, MAX_TOKENS),
-    "seed": (-1, 0, 2**32 - 1), "status": (500, 400, 599),
+    "jitter": (0.0, 0, MAX_WAIT), "seed": (-1, 0, 2**32 - 1), "status": (500, 400, 599),
+    "retry": (1, 0, MAX_WAIT),
     **dict.fromkeys(("error_after", "reset_after"), (MAX_TOKENS + 1, 0, MAX_TOKENS)),
 }  # fmt: skip
 FIELDS = {  # of the body: type, least and greatest value or length, and what to give

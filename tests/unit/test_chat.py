@@ -97,17 +97,21 @@ def test_lateness_does_not_add_up(script):
     assert asked.done
 
 
-def test_a_seed_has_one_text(script):
-    def text(query, **body):
-        asked = ask(script, f"?delay=0&interval=0{query}", stream=True, **body)
-        script.advance(0)
-        return tokens(asked)
+def test_a_seed_has_one_text_and_one_set_of_times(script):
+    def times(query, **body):
+        asked = ask(script, f"?delay=0&interval=0.1&jitter=0.05{query}", stream=True, **body)
+        seen = []
+        for hundredth in range(40):
+            script.advance(0 if hundredth == 0 else 0.01)
+            seen += [hundredth] * (asked.body.count(b"content") - len(seen))
+        return seen, tokens(asked)
 
-    three = text("&count=3&seed=7")
-    assert three == text("&count=3", seed=7) == text("&count=3&seed=7", seed=8)
-    assert three == text("&count=20&seed=7")[:3]  # a shorter text is the beginning of a longer one
-    assert text("&seed=7") != text("&seed=8")
-    assert text("&count=3") == text("&count=3&seed=0") == text("&count=3", seed=None)
+    three = times("&count=3&seed=7")
+    assert three[0] == [1, 11, 25]  # none is early, none is more than 0.05 s late
+    assert three == times("&count=3", seed=7) == times("&count=3&seed=7", seed=8)
+    assert three[1] == times("&count=20&seed=7")[1][:3]  # a shorter text begins a longer one
+    assert three[0] != times("&count=3&seed=8")[0]
+    assert times("&count=3") == times("&count=3&seed=0") == times("&count=3", seed=None)
 
 
 @pytest.mark.parametrize("name", ["max_tokens", "max_completion_tokens"])
@@ -132,11 +136,11 @@ def test_usage_is_the_last_chunk_if_it_is_included(script):
 @pytest.mark.parametrize("status", [429, 503, 500, 401])
 @pytest.mark.parametrize("stream", [True, False])
 def test_an_error_instead_of_the_first_token(script, status, stream):
-    asked = ask(script, f"?delay=2&status={status}", stream=stream)
+    asked = ask(script, f"?delay=2&status={status}&retry=7", stream=stream)
     script.advance(1.9999)
     assert asked.response is None
     script.advance(0.0001)
-    assert (asked.code, asked.header("Retry-After"), asked.done) == (status, "1", True)
+    assert (asked.code, asked.header("Retry-After"), asked.done) == (status, "7", True)
     assert asked.header("Content-Type") == "application/json"
     assert set(asked.json()["error"]) == {"message", "type", "param", "code"}
     assert (asked.json()["error"]["code"] == "rate_limit_exceeded") == (status == 429)
