@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
+import signal
 import sys
 import threading
 import time
@@ -47,7 +48,7 @@ def attacked(attack: Attack, target: Target) -> str:
         except Exception as error:
             wrong.append(f"the attack failed: {error!r}")
 
-    thread = threading.Thread(target=run)
+    thread = threading.Thread(target=run, daemon=True)  # Ctrl-C does not wait for it
     thread.start()
     thread.join()
     return "; ".join(wrong)
@@ -126,6 +127,7 @@ def main() -> int:
             print(f"{attack.name:{wide}}  {attack.what}")
         return 0
 
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # and stop the server on the way out
     print(f"{'attack':{wide}}  {'late, ms':>8}  {'memory':>6}")
     baseline, _, wrong = once(Attack("nothing", nothing), asked.plain, asked.short)
     print(

@@ -89,7 +89,11 @@ class Target:
 
         self.reader = threading.Thread(target=read, daemon=True)
         self.reader.start()
-        ready.wait(START)
+        try:
+            ready.wait(START)
+        except BaseException:  # Ctrl-C
+            self.stop()
+            raise
         if not self.port:
             self.stop()
             raise WrongError(f"the server did not start: {self.output[-500:]}")
