@@ -35,7 +35,7 @@ class AccessLog:
         asked = b"%b %b%b %b" % (entry.method or b"-", entry.path, query, entry.protocol or b"-")
         referer = url_without_credentials((request.fields(b"referer") or [b"-"])[0])
         agent = (request.fields(b"user-agent") or [b"-"])[0]
-        status = entry.status or (499 if entry.outcome == LEFT else 500)
+        status = entry.status or {LEFT: 499, REFUSED: 400}.get(entry.outcome, 500)
         line = (
             f'{entry.peer.rpartition(":")[0] or "-"} - - [{self._date}] "{quoted(asked)}" {status} '
             f'{entry.bytes or "-"} "{quoted(referer)}" "{quoted(agent)}"'

@@ -198,6 +198,15 @@ class Connection(Protocol):
 
     # Another protocol.
 
+    def hand_over(self, protocol: Any, data: bytes) -> None:
+        """Give the connection to *protocol*, which keeps the books from now on, and to it *data*."""
+        self.site.connections.discard(self)
+        self.transport.unregisterProducer()
+        self.dataReceived = protocol.dataReceived  # type: ignore[method-assign]
+        self.connectionLost = protocol.connectionLost  # type: ignore[method-assign]
+        protocol.makeConnection(self.transport)
+        protocol.dataReceived(data)
+
     def _protocolUpgradeForWebsockets(self, protocol: Any) -> None:
         """Give the connection to *protocol*. Twisted's WebSocketResource calls this."""
         if self.answering is None:

@@ -21,6 +21,7 @@ from tarry.body import Body
 from tarry.connection import MAX_AHEAD, Connection
 from tarry.errors import Refused, whole_response
 from tarry.limits import LINGER, MAX_HEADERS, NEVER
+from tarry.prior_knowledge import PREFACE_ERROR, become_http2
 from tarry.request import Request
 from tarry.request_rules import Fields, check_headers, keeps_alive
 
@@ -86,7 +87,9 @@ class HTTP1(Connection):
         except Refused as refused:
             self.refuse(refused)
         except httptools.HttpParserError as error:
-            if not self._last or self.receiving is not None:
+            if self._url == b"*" and str(error) == PREFACE_ERROR:
+                become_http2(self, data, self._fed)
+            elif not self._last or self.receiving is not None:
                 self.refuse(self._reason_of(error, data))
 
     def _reason_of(self, error: Exception, data: bytes) -> Refused:
@@ -244,10 +247,8 @@ class HTTP1(Connection):
     def _answer_refused(self, refused: Refused) -> None:
         log.info(
             "{peer} refused: {code}, {line}",
-            peer=self.peer_name,
-            code=refused.code,
-            line=refused.line,
-        )
+            peer=self.peer_name, code=refused.code, line=refused.line,
+        )  # fmt: skip
         self.write(whole_response(refused))
         self.queue.clear()
         self._close_slowly()

@@ -140,7 +140,7 @@ class Options(tap.Options):
         if WorkerConfig.given() is not None:
             return  # a worker's parent has made one
         try:
-            from tarry.secure import Certificate
+            from tarry.certificate import Certificate
 
             self["certificate"] = Certificate()
         except ImportError as missing:

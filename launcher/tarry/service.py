@@ -29,13 +29,17 @@ from tarry.workers import ParentMonitor, Supervisor, WorkerConfig, adopted
 class Listening:
     """An endpoint that tunes its port, and remembers it: for port 0, the number is in there."""
 
-    def __init__(self, endpoint: IStreamServerEndpoint) -> None:
-        self.endpoint = endpoint
+    def __init__(self, endpoint: IStreamServerEndpoint, secure: bool) -> None:
+        self.endpoint, self.secure = endpoint, secure
         self.port: IListeningPort | None = None
 
     def listen(self, factory: IProtocolFactory) -> Deferred[IListeningPort]:
         def keep(port: IListeningPort) -> IListeningPort:
             self.port = tune(port, reactor)
+            if self.secure:
+                from tarry.tls import answer_plain_http
+
+                answer_plain_http(port)
             return port
 
         return self.endpoint.listen(factory).addCallback(keep)
@@ -57,9 +61,9 @@ class Web(MultiService):
             if hasattr(child, "endpoint") and isinstance(child.factory, server.Site):
                 if config is not None:
                     child.endpoint = adopted(reactor, config, index)
-                child.endpoint = Listening(child.endpoint)
-                self.listening.append(child.endpoint)
                 secure = where.partition(":")[0] not in ("tcp", "tcp6", "unix", "systemd", "fd")
+                child.endpoint = Listening(child.endpoint, secure)
+                self.listening.append(child.endpoint)
                 child.factory = self._site(child.factory, secure)
         made.setServiceParent(self)
         for site in self.sites:
@@ -71,7 +75,7 @@ class Web(MultiService):
             plain.resource, self.options.limits(), self.ledger, origins=self.options.allowed()
         )
         if secure:
-            from tarry.secure import Negotiating
+            from tarry.tls import Negotiating
 
             site.opening = Negotiating
         site.displayTracebacks = plain.displayTracebacks
@@ -117,5 +121,9 @@ class Web(MultiService):
 def makeService(options: Options) -> Web | Supervisor:
     """Return the service of `twistd tarry`."""
     if options["workers"] > 1 and WorkerConfig.given() is None:
-        return Supervisor(options["ports"], options["workers"], options.arguments, reactor)
+        made = options["certificate"]
+        inherited = () if made is None else made.descriptors
+        return Supervisor(
+            options["ports"], options["workers"], options.arguments, reactor, inherited
+        )
     return Web(options)

@@ -123,7 +123,9 @@ class Worker(ProcessProtocol):
         self.reactor.spawnProcess(
             self, command[0], command,
             env={**os.environ, VARIABLE: json.dumps(asdict(task))},
-            childFDs={0: "w", 1: 1, 2: 2, **{fd: fd for fd in task.sockets}},
+            childFDs={
+                0: "w", 1: 1, 2: 2, **{fd: fd for fd in (*task.sockets, *self.supervisor.inherited)},
+            },
         )  # fmt: skip
 
     def signal(self, number: int) -> None:
@@ -152,12 +154,21 @@ class Worker(ProcessProtocol):
 
 
 class Supervisor(Service):
-    """The parent: binds *endpoints* and starts *count* workers with *arguments* to serve them."""
+    """The parent: binds *endpoints* and starts *count* workers with *arguments* to serve them.
+
+    Workers inherit the descriptors *inherited*.
+    """
 
     def __init__(
-        self, endpoints: list[str], count: int, arguments: list[str], reactor: Any
+        self,
+        endpoints: list[str],
+        count: int,
+        arguments: list[str],
+        reactor: Any,
+        inherited: tuple[int, ...] = (),
     ) -> None:
         self.endpoints, self.arguments, self.reactor = endpoints, arguments, reactor
+        self.inherited = inherited
         self.workers = [Worker(self, number + 1) for number in range(count)]
         self.listening: list[Any] = []
         self.stopping = False

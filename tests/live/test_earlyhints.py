@@ -54,7 +54,7 @@ def responses(connection, path):
     """Yield the status and Link of each response on a stream, until its end."""
     http = h2.connection.H2Connection()
     http.initiate_connection()
-    head = [(":method", "GET"), (":scheme", "https"), (":authority", "x"), (":path", path)]
+    head = [(":method", "GET"), (":scheme", "https"), (":authority", "localhost"), (":path", path)]
     http.send_headers(1, head, end_stream=True)
     while True:
         connection.sendall(http.data_to_send())

