@@ -108,7 +108,7 @@ class Response(server.Request):
         kind = type(data).__name__
         log.error(
             "{where}: request.write was given a {kind}, {text}: write bytes: b'…' or .encode()",
-            where=where, kind=kind, text=ascii(data)[:42],
+            where=where, kind=kind, text=ascii(data[:40]) if isinstance(data, str) else ascii(data)[:40],
         )  # fmt: skip
         self._fail(f"{kind} written at {where}")
 

@@ -11,8 +11,9 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from twisted.internet.protocol import Protocol
+from twisted.internet.protocol import Protocol, connectionDone
 from twisted.internet.task import LoopingCall
+from twisted.python.failure import Failure
 from twisted.web import http, server
 from twisted.web.resource import getChildForRequest
 
@@ -27,6 +28,7 @@ from tarry.script_directory import ScriptDirectory
 if TYPE_CHECKING:
     from tarry.access_log import AccessLog
 
+MAX_REFUSING = 50  # connections over the limit that are read on; others are closed at once
 SWEEP = 1.0  # seconds from one look at all connections to the next
 monotonic = time.monotonic
 
@@ -51,6 +53,7 @@ class Site(server.Site):
         self.origins = origins or Origins()
         self.connections: set[Any] = set()
         self.draining = False
+        self.refusing = 0  # connections over the limit
         self._body_files = 0
         self._sweeping: LoopingCall | None = None
         self._date_of, self._date = 0, b""
@@ -135,21 +138,33 @@ class Site(server.Site):
 
 
 class TooMany(Protocol):
-    """What a connection over the limit gets."""
+    """Refuses a connection over the limit; reads on for a moment, so that the client gets the answer."""
 
     transport: Any
 
     def __init__(self, site: Site, limit: int) -> None:
         self.site, self.limit = site, limit
+        self._abort: Any = None
 
     def connectionMade(self) -> None:
         refused = Refused(
             503, f"{self.limit} connections are open: try again later", ("Retry-After", "1")
         )
-        request = Request(self)
-        request.refused_unread(refused)
+        Request(self).refused_unread(refused)
         self.transport.write(whole_response(refused))
-        self.transport.loseConnection()
+        close = getattr(self.transport, "loseWriteConnection", None)
+        if close is None or self.site.refusing >= MAX_REFUSING:
+            self.transport.loseConnection()
+            return
+        close()
+        self.site.refusing += 1
+        self._abort = self.site.reactor.callLater(1, self.transport.abortConnection)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        if self._abort is not None:
+            self.site.refusing -= 1
+            if self._abort.active():
+                self._abort.cancel()
 
     def getPeer(self) -> Any:
         return self.transport.getPeer()

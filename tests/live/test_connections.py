@@ -1,5 +1,6 @@
 """Connections of `tarry serve`, whatever is spoken on them: their end is seen, and they are released."""
 
+import contextlib
 import json
 import socket
 import ssl
@@ -117,6 +118,19 @@ async def test_uploads_take_descriptors_and_there_is_an_answer_for_all(site):
         got, end = rest(second)
         assert got.startswith(b"HTTP/1.1 503 ")
         assert end in ("FIN", "RST")
+
+
+def test_a_client_over_the_limit_gets_its_answer_even_if_it_is_sending(site):
+    upload = (
+        b"POST /delayed.rpy HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\n\r\n"
+        + b"x" * 100_000
+    )
+    with contextlib.ExitStack() as clients:
+        for _ in range(3):
+            clients.enter_context(connect(site, get("delayed.rpy?delay=600")))
+        got, end = rest(clients.enter_context(connect(site, upload)))
+    assert got.startswith(b"HTTP/1.1 503 ")
+    assert end == "FIN"
 
 
 def test_a_unix_socket_serves_and_its_ends_are_seen(tmp_path):

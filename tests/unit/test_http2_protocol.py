@@ -133,7 +133,10 @@ ANSWERED = {
 # Errors of the connection.
 BAD = {
     "3.4: the first frame is not SETTINGS": (PROTOCOL, lambda c: [PingFrame(0, b"too soon")]),
-    "3.4: the first frame is the ACK of SETTINGS": (PROTOCOL, lambda c: [made(SettingsFrame(0), "ACK")]),
+    "3.4: the first frame is the ACK of SETTINGS": (
+        PROTOCOL,
+        lambda c: [made(SettingsFrame(0), "ACK")],
+    ),
 }
 CONNECTION = {
     "4.2: DATA over the largest frame": (FRAME_SIZE, lambda c: [
@@ -380,14 +383,20 @@ def test_a_malformed_request_is_told_so_and_ends_its_stream(monkeypatch, name):
 
 def test_settings_come_first_and_are_acknowledged(monkeypatch):
     c = Client(monkeypatch)
-    assert [(type(f), f.flags) for f in c.frames] == [(SettingsFrame, set()), (SettingsFrame, {"ACK"})]
+    assert [(type(f), f.flags) for f in c.frames] == [
+        (SettingsFrame, set()),
+        (SettingsFrame, {"ACK"}),
+    ]
 
 
 def test_the_concurrency_that_is_told_is_kept(monkeypatch):
     c = Client(monkeypatch)
     assert c.frames[0].settings[SettingsFrame.MAX_CONCURRENT_STREAMS] == 100
     c.send(*[c.headers(number, WAIT) for number in range(1, 205, 2)])
-    assert [(f.stream_id, f.error_code) for f in c.of(RstStreamFrame)] == [(201, REFUSED), (203, REFUSED)]
+    assert [(f.stream_id, f.error_code) for f in c.of(RstStreamFrame)] == [
+        (201, REFUSED),
+        (203, REFUSED),
+    ]
     assert len(c.page.waiting) == 100
     assert c.outcomes[-1] == ("refused", "REFUSED_STREAM: over 100 streams at once")
     c.page.waiting[0].finish()
@@ -434,4 +443,6 @@ def test_goaway_with_an_unknown_code_ends_the_connection(monkeypatch):
 
 
 def test_no_case_is_lost():
-    assert len(GOOD) + len(ANSWERED) + len(BAD) + len(CONNECTION) + len(STREAM) + len(MALFORMED) >= 130
+    assert (
+        len(GOOD) + len(ANSWERED) + len(BAD) + len(CONNECTION) + len(STREAM) + len(MALFORMED) >= 130
+    )
