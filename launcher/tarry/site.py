@@ -28,7 +28,7 @@ from tarry.script_directory import ScriptDirectory
 if TYPE_CHECKING:
     from tarry.access_log import AccessLog
 
-MAX_REFUSING = 50  # connections over the limit that are read on; others are closed at once
+MAX_REFUSING = 10  # connections over the limit that are read on; further ones are closed at once
 SWEEP = 1.0  # seconds from one look at all connections to the next
 monotonic = time.monotonic
 
