@@ -56,14 +56,14 @@ class Steps(Resource):
             return error_page(request, 404, "no such page: request steps.rpy itself")
         try:
             steps = parse_steps(request.uri.partition(b"?")[2].decode("latin-1"))
-            end = check_steps(steps, request)
+            end, surplus = check_steps(steps, request)
         except ValueError as error:
             return error_page(request, 400, error)
-        return run(request, self.play(request, steps, end))
+        return run(request, self.play(request, steps, end, surplus))
 
     render_POST = render_GET
 
-    async def play(self, request, steps, end):
+    async def play(self, request, steps, end, surplus):
         """Play each step when it is due, since the arrival: lateness does not add up."""
         client, arrived, due = Backpressure(request), self.now(), 0
         set_headers(request, "text/plain; charset=utf-8")
@@ -77,6 +77,9 @@ class Steps(Resource):
             if not request.startedWriting and b"server-timing" not in own:
                 wait = (self.now() - arrived) * 1000
                 request.setHeader("Server-Timing", f"wait;dur={wait:.3f}")
+            if surplus and STEPS[name][1] == "body" and not request.startedWriting:
+                request.write(b"")  # the headers, with a length that the server would keep to
+                request.write = request.transport.write
             STEPS[name][-1](request, value)
         if end == "hang":
             await deferLater(self.clock, MAX_WAIT)
@@ -186,8 +189,8 @@ def repeat(steps, starts, text):
 
 
 def check_steps(steps, request):
-    """Return how the response ends. ValueError if steps are too many, or in a wrong order."""
-    totals, seen = {"wait": 0, "headers": 0, "body": 0, "end": 0}, {}
+    """Return how the response ends, and whether its body has a surplus. ValueError: what can't be."""
+    totals, seen = dict.fromkeys(LIMITS, 0), {}
     for n, name, value in steps:
         _, part, size, _ = STEPS[name]
         totals[part] += size(value)
@@ -201,10 +204,9 @@ def check_steps(steps, request):
             raise ValueError(f"step {n}, {name}, is too much: give at most {LIMITS[part]} in all")
         seen.setdefault(part, f"step {n}, {name}")
         seen[name] = value
-    if "end" in seen:
-        return name
-    as_declared = seen.get("length", totals["body"]) == totals["body"]
-    return "finish" if as_declared and "raw" not in seen else "close"
+    length, size = seen.get("length", totals["body"]), totals["body"]
+    end = name if "end" in seen else "close" if length != size or "raw" in seen else "finish"
+    return end, length < size and request.transport and request.method != b"HEAD"
 
 
 # The helpers below have the same text in every script that uses them: see CONTRIBUTING.md.

@@ -30,6 +30,7 @@ def opened(request):
     ("length=9&send=abc&close", b"abc", "FIN"),
     ("length=2&send=abc&close", b"abc", "FIN"),
     ("length=9&send=abc", b"abc", "FIN"),
+    ("length=2&send=a&wait=0.1&send=bc", b"abc", "FIN"),
     ("length=9&bytes=20000&reset", b"0123456789" * 2000, "RST"),
     ("raw=%00%FF%0D%0A", b"", "FIN"),
     ("send=abc&raw=xyz", b"3\r\nabc\r\nxyz", "FIN"),
