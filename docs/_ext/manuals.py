@@ -1,8 +1,4 @@
-"""Makes the reference pages and the README's table from the manuals that stand in the scripts.
-
-As a Sphinx extension it writes docs/reference/ before a build; run as a program it brings README.md
-up to date.
-"""
+"""A Sphinx extension: writes docs/reference/ from the manuals in the scripts, before each build."""
 
 import re
 from collections.abc import Sequence
@@ -12,11 +8,39 @@ from tarry.script_docs import Manual, arrange, manuals, order
 
 ROOT = Path(__file__).parents[2]
 MADE = ROOT / "docs" / "reference"
-MARKED = re.compile(r"(?<=<!-- scripts:begin -->\n).*(?=<!-- scripts:end -->)", re.DOTALL)
+PROMISES = """\
+## What all scripts promise
+
+A script's page says only what is special about it. All of this holds as well, unless the page says
+otherwise.
+
+- **Parameters** come in the query string, each at most once, with at most 1000 characters. Seconds
+  may have decimals: `delay=0.5`. A flag is `?show` or `?show=1`. Parameters with the same name mean
+  the same thing everywhere.
+- **`key`** is accepted by every script. It names the state that requests share, such as a queue or
+  a channel. Where there's no such state, it is a label for finding the request in the
+  [ledger](../server.md).
+- **Bad input** gets 400 and one line of text: what is wrong, what was given, what is allowed.
+  Values are never adjusted silently. Unknown and repeated parameters are errors too.
+- **Other methods** than those a page shows get 405 or 501. HEAD works wherever GET does.
+- **Headers**: `Content-Type` with a charset for text, `Cache-Control: no-store` and
+  `X-Content-Type-Options: nosniff`. `Server-Timing` reports waits as they were measured, in
+  milliseconds.
+- **If the client disconnects**, everything that was done for it is cancelled at once, and one log
+  line says so.
+- **If the client reads slowly**, a stream pauses. It never fills the server's memory.
+- **If a script fails**, the log says why. The client gets a 500 with one line of text. If part of
+  the response has been sent, the connection is aborted, so that the part can't pass for the whole.
+- **On a public site** scripts are safe to serve. Nothing a client sends comes back as markup, or
+  reaches a shell, a file name or another host. Everything a client can tie up or leave behind has a
+  limit, which is a constant at the top of the file.
+- **State** is kept in the process that serves the script. Behind a load balancer, send all requests
+  with the same `key` to the same process.
+"""
 
 
 def plain(text: str) -> str:
-    """*text* so that Markdown takes nothing in it for markup; what it quotes is code."""
+    """Return *text* with Markdown's special characters escaped; what it quotes becomes code."""
     parts = text.split('"')
     parts[::2] = [re.sub(r"([\\`*_<>|\[\]])", r"\\\1", part) for part in parts[::2]]
     return "`".join(parts)
@@ -26,27 +50,24 @@ def row(*cells: str) -> str:
     return f"| {' | '.join(cells)} |\n"
 
 
-def overview(found: Sequence[Manual], folder: str, suffix: str) -> str:
-    """A row a script; each is linked to *folder*, name and *suffix*."""
+def overview(found: Sequence[Manual]) -> str:
+    """Return a table with a row for each script, linked to its page."""
     text = row("script", "what it does", "parameters, with their defaults") + row(*["---"] * 3)
     for manual in found:
         given = [f"{p.name}={p.default}".removesuffix("=-") for p in manual.parameters]
-        link = f"[`{manual.name}`]({folder}{manual.name.removesuffix('.rpy')}{suffix})"
+        link = f"[`{manual.name}`]({manual.name.removesuffix('.rpy')}.md)"
         text += row(link, plain(manual.summary), " ".join(f"`{each}`" for each in given))
     return text
 
 
-def overviews(found: list[Manual], folder: str, suffix: str) -> str:
-    """A table for each group, in the order of learning."""
-    tables = [
-        f"{group.title}:\n\n{overview(group.manuals, folder, suffix)}"
-        for group in arrange(found, order())
-    ]
-    return "\n".join(tables)
+def overviews(found: list[Manual]) -> str:
+    """Return a table for each group, in the order of learning."""
+    groups = arrange(found, order())
+    return "\n".join(f"{group.title}:\n\n{overview(group.manuals)}" for group in groups)
 
 
 def page(manual: Manual) -> str:
-    """The reference page of one script."""
+    """Return the reference page of one script."""
     text = f"# {manual.name}\n\n{plain(manual.summary)}\n\n"
     text += "```text\n" + "".join(f"{line}\n" for line in manual.requests) + "```\n\n"
     text += row("parameter", "meaning", "range", "default") + row(*["---"] * 4)
@@ -66,18 +87,13 @@ def index(found: list[Manual]) -> str:
     ordered = [manual for group in arrange(found, order()) for manual in group.manuals]
     names = "".join(f"{manual.name.removesuffix('.rpy')}\n" for manual in ordered)
     return (
-        "# The scripts\n\nMade from the manual at the top of each file.\n\n"
-        f"{overviews(found, '', '.md')}\n```{{toctree}}\n:hidden:\n\n{names}```\n"
+        "# The scripts\n\nEach page is made from the manual at the top of the script.\n\n"
+        f"{overviews(found)}\n{PROMISES}\n```{{toctree}}\n:hidden:\n\n{names}```\n"
     )
 
 
-def readme(text: str) -> str:
-    """The README *text* with its tables made anew."""
-    return MARKED.sub(lambda _: overviews(manuals(ROOT / "rpy"), "rpy/", ".rpy"), text)
-
-
 def write(app):
-    """Make the pages, before Sphinx looks for them."""
+    """Write the pages, before Sphinx looks for them."""
     found = manuals(ROOT / "rpy")
     made = {manual.name.removesuffix(".rpy") + ".md": page(manual) for manual in found}
     made["index.md"] = index(found)
@@ -86,14 +102,9 @@ def write(app):
         stale.unlink()
     for name, text in made.items():
         if not (MADE / name).exists() or (MADE / name).read_text() != text:
-            (MADE / name).write_text(text)  # only then, so that Sphinx reads no page twice
+            (MADE / name).write_text(text)  # Sphinx reads a page again only if it has changed
 
 
 def setup(app):
     app.connect("builder-inited", write)
     return {"parallel_read_safe": True}
-
-
-if __name__ == "__main__":
-    path = ROOT / "README.md"
-    path.write_text(readme(path.read_text()))

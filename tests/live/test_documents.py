@@ -7,10 +7,13 @@ from pathlib import Path
 
 import pytest
 import pytest_twisted
+from treq.testing import StubTreq
+from twisted.internet import reactor
 from twisted.internet.defer import DeferredList
+from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 
-from tarry.script_docs import manuals
+from tarry.script_docs import manuals, order
 from tests.live.transcripts import NOT_RUN, Reader, matches
 
 ROOT = Path(__file__).parents[2]
@@ -86,12 +89,22 @@ async def test_what_a_manual_says_to_try_works_among_the_others(server, tmp_path
     await of_all(try_it, reader)
 
 
-def test_the_table_of_the_readme_is_fresh():
-    text = (ROOT / "README.md").read_text()
-    assert MADE["readme"](text) == text, "run: scripts/docs --readme"
-    stale = text.replace("`interval=1`", "`interval=2`")
-    assert MADE["readme"](stale) == text != stale
-    assert all(f"[`{manual.name}`](rpy/{manual.name})" in text for manual in MANUALS)
+def test_the_readme_links_every_script_in_the_order_of_learning():
+    links = re.findall(r"\]\(rpy/(\w+\.rpy)\)", (ROOT / "README.md").read_text())
+    assert links == [name for names in order().values() for name in names]
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_folder_mounted_by_a_program_serves_its_scripts(tmp_path, monkeypatch):
+    (tmp_path / "mine").mkdir()
+    shutil.copy(ROOT / "rpy" / "delayed.rpy", tmp_path / "mine")
+    monkeypatch.chdir(tmp_path)
+    client = StubTreq(runpy.run_path(str(DOCS / "listings" / "mounted.py"))["root"])
+    for delay, code in (("soon", 400), ("0", 200)):
+        asked = client.get(f"http://127.0.0.1/slow/delayed.rpy?delay={delay}")
+        await deferLater(reactor, 0)  # the script's clock is the reactor
+        client.flush()
+        assert (await asked).code == code
 
 
 @pytest.mark.parametrize("manual", MANUALS, ids=lambda manual: manual.name)

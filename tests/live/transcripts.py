@@ -24,6 +24,8 @@ NOT_RUN = {
     "scripts/check": "needs ruff and mypy, which the tests do not; CI runs it",
     "scripts/docs": "needs Sphinx, which the tests do not; CI runs it",
     "scripts/test": "would run this test again",
+    "git clone": "stands for a place that only the reader knows",
+    "python -m pip install": "test_launcher.py installs it",
     "source .venv/bin/activate": "the programs of this environment are first on PATH already",
 }
 SERVES = re.compile(r"(scripts/serve|tarry serve|twistd -n web)(?!.* --(help|print-command))")
