@@ -25,10 +25,10 @@ from tarry.errors import Refused
 from tarry.http2_connection import MAX_STREAMS, HTTP2Connection
 from tarry.http2_frames import (
     GOAWAY,
-    BlockTooLong,
     ConnectionFault,
     Frame,
     FrameReader,
+    UnreadHeaders,
     code_name,
 )
 from tarry.http2_stream import Stream
@@ -39,6 +39,9 @@ if TYPE_CHECKING:
     from tarry.site import Site
 
 BLOCK_EXTRA = 4096  # bytes of a compressed header block over the limit, which still get a 431
+MAX_TABLE = (
+    4096  # bytes of response headers that are remembered for compression, whatever a client allows
+)
 SLICE = 0.005  # seconds of parsing before others have their turn
 # Streams that are reset, by whichever side: so many at once, and so many a second. More is an attack.
 RESETS, RESETS_PER_SECOND = 1000, 33
@@ -82,10 +85,14 @@ class HTTP2(HTTP2Connection):
                     if not paused:
                         self.transport.pauseProducing()
                     break
-        except BlockTooLong as fault:
-            self._refuse_block(Refused(431, fault.line), fault)
+        except UnreadHeaders as fault:
+            self._refuse_unread(fault)
         except ConnectionFault as fault:
             self._fail(fault)
+        except Exception:
+            log.failure("receiving a frame failed")
+            line = "a frame could not be received: the server's log says why"
+            self._fail(ConnectionFault(ErrorCodes.INTERNAL_ERROR, line))
         if self.frames.block_stream == 0:
             self._block_due = NEVER
         elif self._block_due == NEVER:
@@ -103,18 +110,13 @@ class HTTP2(HTTP2Connection):
         except DenialOfServiceError as error:
             self.http.clear_outbound_data_buffer()  # of h2's GOAWAY: ours follows
             line = f"request headers are over {self.site.limits.header_bytes} bytes"
-            self._refuse_block(Refused(431, line), BlockTooLong(frame.stream, str(error)))
-            return
+            raise UnreadHeaders(frame.stream, 431, line) from error
         except ProtocolError as error:
             self.http.clear_outbound_data_buffer()
             code = error.error_code
             if isinstance(error.__cause__, HPACKError):
                 code = ErrorCodes.COMPRESSION_ERROR  # h2 says PROTOCOL_ERROR
             raise ConnectionFault(code, str(error)) from error
-        except Exception as error:
-            log.failure("receiving a frame failed")
-            line = "the frame could not be received: the server's log says why"
-            raise ConnectionFault(ErrorCodes.INTERNAL_ERROR, line) from error
         if not self.streams:
             self.deadline = monotonic() + self.site.limits.idle_seconds
         for event in received:
@@ -133,6 +135,9 @@ class HTTP2(HTTP2Connection):
         elif isinstance(event, events.StreamReset):
             self._received_reset(event)
         elif isinstance(event, events.WindowUpdated | events.RemoteSettingsChanged):
+            encoder = self.http.encoder
+            if encoder.header_table_size > MAX_TABLE:
+                encoder.header_table_size = MAX_TABLE
             for stream in self.streams.values():
                 if stream.unsent:
                     self._ready[stream.number] = stream
@@ -212,11 +217,12 @@ class HTTP2(HTTP2Connection):
         log.info("{peer}: {told}", peer=self.peer_name, told=told)
         self.end(fault.code, fault.line, told)
 
-    def _refuse_block(self, refused: Refused, fault: BlockTooLong) -> None:
+    def _refuse_unread(self, fault: UnreadHeaders) -> None:
         """Answer a request whose headers cannot be read; the connection ends with it."""
         if fault.stream % 2 == 0 or fault.stream <= self.http.highest_inbound_stream_id:
             self._fail(fault)  # trailers, or not a request at all
             return
+        refused = Refused(fault.status, fault.line)
         request = self.site.requestFactory(self)
         request.uri, request.entry.protocol = b"", b"HTTP/2"
         request.refused_unread(refused)
@@ -228,7 +234,7 @@ class HTTP2(HTTP2Connection):
         self._flush()
         self._write(headers.serialize() + body.serialize())
         self._answered_unread = fault.stream
-        self.end(fault.code, refused.line, f"GOAWAY {code_name(fault.code)}, sent: {refused.line}")
+        self.end(fault.code, fault.line, f"GOAWAY {code_name(fault.code)}, sent: {fault.line}")
 
     def _note_refused(self, detail: str, asked: http2_headers.Target | None = None) -> None:
         """Note in the ledger what no response is given to."""
@@ -249,7 +255,7 @@ class HTTP2(HTTP2Connection):
         if self._block_due < now:
             seconds = self.site.limits.header_seconds
             line = f"no complete headers in {seconds:g} seconds"
-            self._refuse_block(Refused(408, line), BlockTooLong(self.frames.block_stream, line))
+            self._refuse_unread(UnreadHeaders(self.frames.block_stream, 408, line))
             return
         for stream in list(self.streams.values()):
             if stream.deadline < now:

@@ -27,12 +27,15 @@ class ConnectionFault(Exception):  # noqa: N818  # it is the client that erred
         self.code, self.line = code, line
 
 
-class BlockTooLong(ConnectionFault):
-    """A header block is too long to be decoded. A request is in it, on this *stream*."""
+class UnreadHeaders(ConnectionFault):
+    """The headers of a request on *stream* are too long, or too slow, to be decoded.
 
-    def __init__(self, stream: int, line: str) -> None:
+    What follows cannot be decoded either: the connection ends after an answer with *status*.
+    """
+
+    def __init__(self, stream: int, status: int, line: str) -> None:
         super().__init__(ErrorCodes.ENHANCE_YOUR_CALM, line)
-        self.stream = stream
+        self.stream, self.status = stream, status
 
 
 class Frame(NamedTuple):
@@ -108,8 +111,9 @@ class FrameReader:
         if kind == HEADERS and not self.block_stream:
             self.block_stream = stream
         if kind in (HEADERS, CONTINUATION) and self._block + length > self.most:
-            raise BlockTooLong(
+            raise UnreadHeaders(
                 self.block_stream or stream,
+                431,
                 f"request headers are over {self.most} bytes, compressed",
             )
 

@@ -159,8 +159,7 @@ class Stream:
         """The response is finished."""
         self.request, self.finished = None, True
         self._body_wanted()  # what is still to come of it is dropped
-        limits = self.site.limits
-        self.deadline = monotonic() + (LINGER if self.receiving else limits.idle_seconds)
+        self.deadline = monotonic() + self.site.limits.idle_seconds
         self.connection.send(self)
         self.connection.send_now()
 
@@ -206,8 +205,9 @@ class Stream:
             http.send_data(self.number, data, end_stream=self.ended)
         elif self.ended:
             http.end_stream(self.number)
-        if self.finished and not self.receiving:
-            self.deadline = monotonic() + self.site.limits.idle_seconds
+        if self.finished:
+            idle = self.site.limits.idle_seconds
+            self.deadline = monotonic() + (LINGER if self.ended else idle)
         if last and self._reset_at_end is not None:
             self.connection.reset(self, self._reset_at_end)
         elif last:

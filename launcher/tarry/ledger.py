@@ -142,7 +142,7 @@ class Filter:
             and (not self.outcome or entry.outcome == self.outcome)
             and (not self.path or entry.path == self.path)
             and entry.id > self.since
-            and entry.path != self.other_than
+            and (not self.other_than or entry.path != self.other_than)
         )
 
 

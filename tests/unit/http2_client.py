@@ -135,7 +135,7 @@ class Client:
 
     @property
     def entries(self):
-        return [entry.as_dict() for entry in self.site.ledger.entries()]
+        return [entry.as_dict() for entry in self.site.ledger.in_order()]
 
     @property
     def outcomes(self):

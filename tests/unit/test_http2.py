@@ -412,6 +412,28 @@ def test_a_response_that_is_finished_must_be_taken(connect):
     assert c.server.streams == {}
 
 
+def test_a_long_response_that_is_taken_may_outlast_the_body_that_is_not_read(connect):
+    c = connect(body_bytes=10, idle_seconds=10)
+    c.send(
+        SettingsFrame(0, settings={4: 10}), c.headers(1, POST, end=False), DataFrame(1, bytes(11))
+    )
+    for _ in range(2):
+        c.sweep(8)
+        c.send(window(1, 10))
+    assert c.response(1).end == "end"
+    assert c.of(RstStreamFrame) == []
+
+
+def test_a_client_s_wish_to_remember_headers_is_bounded(connect):
+    c = connect()
+    c.send(SettingsFrame(0, settings={1: 2**32 - 1}))
+    assert c.server.http.encoder.header_table_size == 4096
+    c.decoder.max_allowed_table_size = 2**32 - 1
+    for n in range(1, 9, 2):
+        c.send(c.headers(n))
+        assert c.response(n).status == 200
+
+
 # How streams end, and what the ledger tells
 
 
@@ -597,6 +619,15 @@ def test_a_client_s_goaway_with_an_error_ends_all(connect):
     c = connect()
     c.send(c.headers(1, WAIT), GoAwayFrame(0, error_code=ErrorCodes.INTERNAL_ERROR))
     assert c.outcomes == [("left", "GOAWAY INTERNAL_ERROR")]
+    assert c.transport.disconnecting
+
+
+def test_a_failure_of_ours_ends_the_connection_and_is_logged(connect, monkeypatch, logged):
+    monkeypatch.setattr(http2.HTTP2, "_received_request", lambda self, event: 1 / 0)
+    c = connect()
+    c.send(c.headers(1))
+    assert c.goaway == ErrorCodes.INTERNAL_ERROR
+    assert "ZeroDivisionError" in logged()
     assert c.transport.disconnecting
 
 

@@ -9,6 +9,7 @@ from tarry.ledger import (
     FINISHED,
     LEFT,
     PENDING,
+    REFUSED,
     WRITES,
     Entry,
     Filter,
@@ -168,6 +169,13 @@ def test_filters(about, ids):
     ended(ledger, key="a", path=b"/y")
     ended(ledger, LEFT)
     assert [e.id for e in ledger.in_order(Filter(**about))] == ids
+
+
+def test_what_has_no_path_is_not_left_out():
+    """Such as a request that was refused before its first line was complete."""
+    ledger = Ledger()
+    ended(ledger, REFUSED, path=b"")
+    assert [e.id for e in ledger.in_order()] == [1]
 
 
 @pytest.mark.parametrize(("query", "kept"), [
