@@ -54,7 +54,7 @@ UPGRADE = (
     "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
     "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
 )
-BODY = '{"model": "m", "messages": [], "stream": true}'
+BODY = '{"model": "m", "messages": [{}], "stream": true}'
 
 
 def requests():
