@@ -93,7 +93,7 @@ class HTTP2Connection(Protocol):
         self.http.initiate_connection()
         # h2 would end the connection for one stream too many; here that stream is refused.
         self.http.local_settings = Settings(client=False)
-        self.http.decoder.max_header_list_size = 2 * most
+        self.http.decoder.max_header_list_size = most
         self._flush()
 
     # Sending.

@@ -7,6 +7,7 @@ that it is too long. Here frames are handed on one by one, and only complete one
 
 from __future__ import annotations
 
+import re
 from typing import NamedTuple
 
 from h2.errors import ErrorCodes
@@ -16,7 +17,10 @@ PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 HEADER_BYTES = 9  # of a frame: length (3), type, flags, stream (4)
 MAX_FRAME = 16_384  # bytes of its payload: the protocol's default, which we do not change
 HEADERS, SETTINGS, GOAWAY, CONTINUATION = 1, 4, 7, 9  # types
-ACK, END_HEADERS = 0x1, 0x4  # flags
+ACK, END_HEADERS, PADDED, PRIORITY = 0x1, 0x4, 0x8, 0x20  # flags
+BEGIN = 16  # bytes of a header block that are looked at
+# A block may begin with two of these (RFC 7541, 4.2). hpack takes any number, at 3 microseconds each.
+SIZE_UPDATES = re.compile(rb"(?:[\x20-\x3e]|\x3f[\x80-\xff]{0,5}[\x00-\x7f]){3}")
 
 
 class ConnectionFault(Exception):  # noqa: N818  # it is the client that erred
@@ -60,6 +64,7 @@ class FrameReader:
         self._preface = PREFACE  # what is still to come of it
         self._first = True
         self._block = 0  # bytes of the header block so far
+        self._begin = b""  # of which these are the first
 
     def feed(self, data: bytes) -> None:
         self._buffer += data
@@ -90,12 +95,25 @@ class FrameReader:
         data = bytes(buffer[: HEADER_BYTES + length])
         del buffer[: HEADER_BYTES + length]
         if kind in (HEADERS, CONTINUATION):
-            self._block += length
-            if flags & END_HEADERS:
-                self.block_stream = self._block = 0
+            self._look_at_block(kind, flags, data)
         if self._first:
             self._first, data = False, PREFACE + data
         return Frame(kind, stream, data)
+
+    def _look_at_block(self, kind: int, flags: int, data: bytes) -> None:
+        if len(self._begin) < BEGIN:
+            start, end = HEADER_BYTES, len(data)
+            if kind == HEADERS:
+                if flags & PADDED:
+                    start, end = start + 1, end - data[start] if end > start else end
+                start += 5 * bool(flags & PRIORITY)
+            self._begin = (self._begin + data[start:end])[:BEGIN]
+            if SIZE_UPDATES.match(self._begin):
+                line = "a header block begins with more than two table size updates"
+                raise ConnectionFault(ErrorCodes.COMPRESSION_ERROR, line)
+        self._block += len(data) - HEADER_BYTES
+        if flags & END_HEADERS:
+            self.block_stream, self._block, self._begin = 0, 0, b""
 
     def _check(self, length: int, kind: int, flags: int, stream: int) -> None:
         """Raise ConnectionFault for a frame that is not worth waiting for."""

@@ -142,14 +142,13 @@ def test_over_500_headers_get_431(connect):
     assert b"over 500 headers" in c.response(1).body
 
 
-@pytest.mark.parametrize("what", ["a long value", "table size updates", "many of one index"])
+@pytest.mark.parametrize("what", ["a long value", "many of one index"])
 def test_a_header_block_that_is_too_long_to_decode_gets_431_and_goaway(connect, what):
     c = connect()
     c.send(c.headers(1, WAIT))
     encoded = c.encoder.encode([*GET, ("x-long", "y" * 60_000)], huffman=False)
     data = {
         "a long value": encoded,
-        "table size updates": b"\x20" * 1_000_000,
         "many of one index": encoded[:4] + b"\x90" * 10_000,
     }[what]
     c.send(*block(c, 3, data))
@@ -161,7 +160,7 @@ def test_a_header_block_that_is_too_long_to_decode_gets_431_and_goaway(connect, 
 
 def test_trailers_that_are_too_long_end_the_connection(connect):
     c = connect(header_bytes=1000)
-    c.send(c.headers(1, POST, end=False), *block(c, 1, b"\x20" * 9000))
+    c.send(c.headers(1, POST, end=False), *block(c, 1, b"\x82" * 9000))
     assert c.goaway == CALM
     assert c.response(1).status is None
 

@@ -221,6 +221,11 @@ CONNECTION = {
         raw(HEADERS, 1, c.encoder.encode(GET) + b"\x7f\x20\x01x", END_STREAM | END_HEADERS)]),
     "hpack 4.2: a table size update at the end": (COMPRESSION, lambda c: [
         raw(HEADERS, 1, c.encoder.encode(GET) + b"\x20", END_STREAM | END_HEADERS)]),
+    "hpack 4.2: more than two table size updates": (COMPRESSION, lambda c: [
+        raw(HEADERS, 1, b"\x3f\xe1\x1f\x20\x21" + c.encoder.encode(GET), END_STREAM | END_HEADERS)]),
+    "hpack 4.2: more than two, in pieces, behind padding": (COMPRESSION, lambda c: [
+        raw(HEADERS, 1, b"\x02\0\0\0\0\0\x20\0\0", END_STREAM | PADDED | PRIORITY),
+        ContinuationFrame(1, b"\x20" * 10_000)]),
     "hpack 5.2: Huffman padding over 7 bits": (COMPRESSION, lambda c: [
         raw(HEADERS, 1, c.encoder.encode(GET) + b"\x00\x85\xf2\xb2\x4a\x84\xff\x84\x49\x50\x9f\xff", END_STREAM | END_HEADERS)]),
     "hpack 5.2: Huffman padding of zeros": (COMPRESSION, lambda c: [
