@@ -55,12 +55,7 @@ def twistd_of(version, cache):
     twistd, made = folder / "bin" / "twistd", folder / "made"
     if not made.exists():
         subprocess.run([sys.executable, "-m", "venv", "--clear", folder], check=True, timeout=120)
-        install = [
-            folder / "bin" / "pip",
-            "install",
-            "--disable-pip-version-check",
-            f"Twisted=={version}",
-        ]
+        install = [folder / "bin" / "pip", "install", "--retries=1", f"Twisted=={version}"]
         installed = subprocess.run(install, capture_output=True, text=True, timeout=300)
         if installed.returncode:
             pytest.skip(f"pip can't install Twisted {version}: {installed.stderr.strip()[-300:]}")
