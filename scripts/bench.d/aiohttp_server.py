@@ -1,4 +1,4 @@
-"""The page of scripts/bench, and its streams, by aiohttp: python aiohttp_server.py PORT BACKLOG"""
+"""Serve the page and the streams of scripts/bench with aiohttp: aiohttp_server.py PORT BACKLOG"""
 
 import asyncio
 import json

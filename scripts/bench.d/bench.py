@@ -1,9 +1,8 @@
-"""Measure `tarry serve` beside plain twistd, aiohttp and Starlette on uvicorn, in one run."""
+"""Measure `tarry serve` beside plain twistd, aiohttp, Starlette on uvicorn and go-httpbin."""
 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import dataclasses
 import json
 import math
@@ -13,299 +12,114 @@ import re
 import resource
 import shutil
 import signal
-import socket
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from datetime import datetime, timezone
-from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 
 import figures
-from figures import Run, Scenario
+import picture
+from figures import Run
+from measuring import ROOT, Bench, UnmeasuredError, compile_load, make_site, measure
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from servers import LABELS, NOTES, Server, servers, version
+from scenarios import OVERLOADING, Scenario, due, scenarios
+from servers import LABELS, NOTES, Server, go_httpbin_version, servers, version
 
-HERE = Path(__file__).resolve().parent
-ROOT = HERE.parents[1]
-PAGE = b"<html><body>Sorry to keep you waiting.</body></html>\n"
-QUICKEST = "/delayed.rpy?delay=0"
-START_LIMIT = 20.0  # seconds for a server to give its first answer
-LOAD_LIMIT = 120.0  # seconds for the load generator, a hang guard
 SPARE = 200  # descriptors that a server needs besides its connections
-OVERLOADING = ("burst-8000", "open", "streams", "memory")  # take plain twistd 10 to 20 s each
 LIBRARIES = ("tarry", "Twisted", "aiohttp", "starlette", "uvicorn", "uvloop", "httptools")
 
 HELP = """\
-Starts plain `twistd web`, `tarry serve` (also with the collector's plain settings and without
-the ledger, where it has options for these), aiohttp, and Starlette on uvicorn, one process each
-on the first core, the load generator (C, compiled at the start) on the last, all on 127.0.0.1.
-Each serves the same 53-byte page after a delay; twistd and tarry from a script of 150 lines.
-They are measured in turn, round by round, each time in a fresh process.
+Each server is one process on the first core: plain `twistd web`, `tarry serve` (also with the
+ledger off, with an access log, and with Python's own garbage collection), aiohttp, Starlette on
+uvicorn, and go-httpbin if --go-httpbin names its binary (2.21 or newer). The load generator, a C
+program compiled at the start, runs on the last core. Everything stays on 127.0.0.1.
+
+All serve the same 53-byte page after a delay, twistd and tarry from a script of 150 lines. Only
+go-httpbin has its own: /delay and /drip. The servers take turns, round by round, each time in a
+fresh process.
 
 scenarios:
 {scenarios}
 
-Lateness is what an answer, or a line of a stream, took beyond its delay, as the client sees it.
-An answer that failed is late without end. Ratios are taken within a round; tables show their
-medians, and the least and the greatest of the measured values. "load" is what the generator
-used of its core at most; a minimal server in C shows what it can do at all. That one is
-measured in the first round only, and plain twistd in the first two where it is overloaded
-({overloading}).
+Lateness is the time that an answer, or a chunk of a stream, took beyond its delay, as the client
+sees it. A failed request counts as infinitely late. "CPU µs" is the server's processor time, user
+and system, divided by the number of its answers. Ratios are taken within a round. Tables show
+medians, with the least and the greatest measured values. "load" is the most the generator used of
+its core; a minimal server in C shows what the generator is capable of. That one is measured in
+the first round only. The growth scenarios, and plain twistd where it is overloaded
+({overloading}), are measured in the first two.
 
-takes {full}; with --quick {quick}.
+takes {full};
+with --quick {quick}.
 writes result.json (all raw figures) and result.svg into build/bench.
 exits 0 if something was measured, 1 if nothing, 2 on wrong usage; Ctrl-C leaves nothing running.
 """
-DURATION = {"full": "2 to 3 minutes a round, 9 to 12 minutes in all", "quick": "30 to 60 s"}
-
-
-class UnmeasuredError(Exception):
-    """Says why something could not be measured."""
-
-
-@dataclass(frozen=True)
-class Bench:
-    """What all measurements share."""
-
-    work: Path  # a temporary folder
-    load: Path  # the load generator
-    server_core: int
-    load_core: int
-
-
-def scenarios(quick: bool) -> list[Scenario]:
-    """What there is to measure, in small for --quick; numbers are requests, seconds, 1/s."""
-
-    def size(full: float, small: float) -> float:
-        return small if quick else full
-
-    main = ("twistd", "tarry", "aiohttp", "starlette")
-    every, unledgered = (*main, "ceiling"), (*main, "tarry-unledgered")
-    lateness = (("p50", "p50 ms"), ("p99", "p99 ms"), ("max", "max ms"))
-    wait, some, many = size(3, 0.3), size(1000, 200), size(8000, 600)
-    asked, delay, streams, lines = size(3000, 400), size(1, 0.5), size(2000, 200), size(40, 10)
-    page, stream = "/delayed.rpy?delay={:g}", "/streamed.rpy?interval=0.1&count={:g}"
-    return [
-        Scenario("start", "Process start to first answer",
-                 "start", (("start", "ms"),), main, "", "", {}),
-        Scenario("requests", "Requests/s: 50 connections, keep-alive, delay 0",
-                 "rate", (("rate", "requests/s"), ("p99", "p99 ms")),
-                 (*every, "tarry-unledgered", "tarry-logged"), "closed", QUICKEST,
-                 {"connections": 50, "warm": size(0.5, 0.2), "seconds": size(2, 0.5)}),
-        Scenario("burst-1000", f"Burst: {some:,.0f} at once, delay {wait:g} s",
-                 "p99", lateness, main, "burst", page.format(wait),
-                 {"connections": some, "delay": wait}),
-        Scenario("burst-8000", f"Burst: {many:,.0f} at once, delay {wait:g} s",
-                 "p99", lateness, every, "burst", page.format(wait),
-                 {"connections": many, "delay": wait}),
-        Scenario("open", f"Open loop: Poisson arrivals, {asked:,.0f}/s, delay {delay:g} s",
-                 "p99", lateness, (*every, "tarry-plain"), "open", page.format(delay),
-                 {"connections": 2 * asked, "delay": delay, "rate": asked, "seconds": size(4, 1)}),
-        Scenario("streams", f"Streams: {streams:,.0f}, 10 chunks/s each, for {lines / 10:g} s",
-                 "p99", lateness, every, "streams", stream.format(lines),
-                 {"connections": streams, "interval": 0.1, "count": lines, "spread": size(1, 0.3)}),
-        Scenario("memory", f"Memory per pending request, {many:,.0f} pending",
-                 "memory", (("memory", "KB"),), unledgered, "hold", page.format(600),
-                 {"connections": many}),
-    ]  # fmt: skip
-
-
-def compile_load(folder: Path) -> Path:
-    """Compile the load generator. UnmeasuredError if that cannot be done."""
-    candidates = (os.environ.get("CC"), "gcc", "cc", "clang")
-    compiler = next((name for name in candidates if name and shutil.which(name)), None)
-    if compiler is None:
-        raise UnmeasuredError("a C compiler is needed: install gcc, or set CC")
-    target = folder / "load"
-    command = [compiler, "-O2", "-o", str(target), str(HERE / "load.c"), "-lm"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    if done.returncode:
-        raise UnmeasuredError(f"{compiler} cannot compile load.c:\n{done.stderr}")
-    return target
-
-
-def make_site(folder: Path) -> Path:
-    """The folder that twistd and tarry serve: made from the collection's own scripts."""
-    site = folder / "site"
-    site.mkdir()
-    script = (ROOT / "rpy" / "delayed.rpy").read_text()
-    (site / "delayed.rpy").write_text(figures.padded(script, PAGE))
-    shutil.copy(ROOT / "rpy" / "streamed.rpy", site)
-    return site
-
-
-def free_port() -> int:
-    """A port of 127.0.0.1 that nothing listens on."""
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return int(taken.getsockname()[1])
-
-
-@contextlib.contextmanager
-def pinned(bench: Bench, core: int, command: Sequence[str], **options: object) -> Iterator:
-    """A process on that core, which is killed at the end (and when this program dies)."""
-    whole = [str(bench.load), "pin", str(core), *command]
-    process = subprocess.Popen(whole, cwd=bench.work, **options)
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.wait()
-        for pipe in (process.stdin, process.stdout, process.stderr):
-            if pipe:
-                with contextlib.suppress(OSError):
-                    pipe.close()
-
-
-@contextlib.contextmanager
-def running(bench: Bench, server: Server) -> Iterator[tuple[int, int, float]]:
-    """Start the server; gives its process id, its port, and the ms until its first answer."""
-    port, log = free_port(), bench.work / "server.log"
-    command = [part.replace("{port}", str(port)) for part in server.command]
-    with open(log, "wb") as out:
-        began = time.perf_counter()
-        with pinned(
-            bench,
-            bench.server_core,
-            command,
-            stdout=out,
-            stderr=subprocess.STDOUT,
-            stdin=subprocess.DEVNULL,
-        ) as process:
-            while not answers(port):
-                if process.poll() is not None:
-                    last = log.read_text(errors="replace").strip().splitlines()[-1:]
-                    raise UnmeasuredError(f"it ended at once: {''.join(last)[:200]}")
-                if time.perf_counter() - began > START_LIMIT:
-                    raise UnmeasuredError(f"no answer within {START_LIMIT:g} s of its start")
-                time.sleep(0.002)
-            yield process.pid, port, (time.perf_counter() - began) * 1000
-
-
-def answers(port: int) -> bool:
-    """Whether a server is there; UnmeasuredError if it gives something else than the page."""
-    connection = HTTPConnection("127.0.0.1", port, timeout=START_LIMIT)
-    try:
-        connection.request("GET", QUICKEST, headers={"Connection": "close"})
-        response = connection.getresponse()
-        body = response.read()
-    except (OSError, HTTPException):
-        return False
-    finally:
-        connection.close()
-    if response.status != 200 or body != PAGE:
-        raise UnmeasuredError(f"it answers {response.status} with {len(body)} bytes, not the page")
-    return True
-
-
-def measure(
-    bench: Bench, scenario: Scenario, name: str, server: Server, seed: int
-) -> dict[str, float | None]:
-    """One run of one scenario against a fresh process."""
-    if server.why:
-        raise UnmeasuredError(server.why)
-    with running(bench, server) as (pid, port, start):
-        if not scenario.mode:
-            return {"start": start}
-        options = {**scenario.load, "port": port, "path": scenario.path, "seed": seed}
-        if scenario.mode != "streams":
-            options["length"] = len(PAGE)
-        command = [str(bench.load), scenario.mode, *(f"{k}={v}" for k, v in options.items())]
-        pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
-        resident = memory(pid)
-        found = {}
-        with pinned(bench, bench.load_core, command, text=True, **pipes) as process:
-            if scenario.mode == "hold":
-                process.stdout.readline()  # all are sent
-                settle(pid)
-                found["memory"] = (memory(pid) - resident) / scenario.connections / 1024
-            try:
-                said, wrong = process.communicate(timeout=LOAD_LIMIT)
-            except subprocess.TimeoutExpired:
-                raise UnmeasuredError("the load generator did not end") from None
-        if process.returncode:
-            raise UnmeasuredError(f"the load generator failed: {wrong.strip()[-200:]}")
-        found |= figures.parse_output(said)
-        if scenario.mode == "hold":
-            found["cpu"] = None
-        if name.startswith("tarry"):
-            maps = Path(f"/proc/{pid}/maps")
-            found["httptools"] = float(maps.exists() and "httptools" in maps.read_text())
-        return found
-
-
-def memory(pid: int) -> int:
-    """A process's resident set, in bytes."""
-    rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
-    return 1024 * int(re.search(r"^Rss:\s+(\d+)", rollup, re.MULTILINE)[1])
-
-
-def settle(pid: int, limit: float = 30.0) -> None:
-    """Wait until the process has used next to no processor time for 0.4 s."""
-    used, end = -100, time.monotonic() + limit
-    while time.monotonic() < end:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        before, used = used, int(fields[11]) + int(fields[12])  # user and system, in ticks
-        if used - before <= 1:
-            return
-        time.sleep(0.4)
-    raise UnmeasuredError(f"it was still reading {limit:g} s after the last request")
+DURATION = {
+    "full": "about 3 minutes a round, 2 more in the first two, 15 to 20 minutes in all",
+    "quick": "1 to 2 minutes",
+}
 
 
 def cores() -> tuple[int, int]:
-    """The server's core and the load generator's: the same if there is only one."""
+    """Return the server's core and the load generator's: the same if there is only one."""
     usable = sorted(os.sched_getaffinity(0))
     return usable[0], usable[-1]
 
 
 def raise_limit() -> int:
-    """Raise the limit of open files to the hard one, for what is started too."""
+    """Raise the limit of open files to the hard one, also for the processes started here."""
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     return hard
 
 
-def environment() -> dict[str, object]:
-    """What the figures depend on."""
+def environment(go_httpbin: Path | None) -> dict[str, object]:
+    """Return what the figures depend on."""
     found = re.search(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text())
+    libraries = {name: version(name) for name in LIBRARIES}
+    if go_httpbin:
+        libraries["go-httpbin"] = go_httpbin_version(go_httpbin)
     return {
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "cpu": found[1] if found else platform.machine(),
         "cores": len(os.sched_getaffinity(0)),
         "kernel": platform.release(),
         "python": f"{platform.python_implementation()} {platform.python_version()}",
-        "libraries": {name: version(name) for name in LIBRARIES},
+        "libraries": libraries,
         "descriptors": resource.getrlimit(resource.RLIMIT_NOFILE)[1],
         "load average": os.getloadavg()[0],
     }
 
 
-def due(scenario: str, server: str, number: int) -> bool:
-    """Whether a server is measured in this round; one that takes long is, in the first few."""
-    if server == "twistd" and scenario in OVERLOADING:
-        return number <= 2
-    return server != "ceiling" or number == 1
+def planned(
+    wanted: Sequence[Scenario], known: dict[str, Server], rounds: int
+) -> list[tuple[int, Scenario, str]]:
+    """Return all runs in order: round, scenario (at one of its steps), server."""
+    return [
+        (number, scenario.at(step) if step else scenario, name)
+        for number in range(1, rounds + 1)
+        for scenario in wanted
+        for step in scenario.steps or (0,)
+        for name in LABELS
+        if name in scenario.servers and not known[name].why and due(scenario.name, name, number)
+    ]
 
 
 def run_all(
     bench: Bench, wanted: Sequence[Scenario], known: dict[str, Server], rounds: int, out: Console
 ) -> tuple[list[Run], dict[str, str]]:
-    """All runs, in turn; and what could not be measured, with the reason."""
+    """Measure everything in turn; return the runs, and why the rest could not be measured."""
     runs: list[Run] = []
-    missing: dict[str, str] = {}
+    missing = {
+        LABELS[name]: server.why
+        for name, server in known.items()
+        if server.why and any(name in scenario.servers for scenario in wanted)
+    }
     descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    plan = [
-        (number, scenario, name)
-        for number in range(1, rounds + 1)
-        for scenario in wanted
-        for name in LABELS
-        if name in scenario.servers and due(scenario.name, name, number)
-    ]
+    plan = planned(wanted, known, rounds)
     words = TextColumn("{task.description}", markup=False)
     columns = (words, BarColumn(None), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(
@@ -313,7 +127,9 @@ def run_all(
     ) as bar:
         task = bar.add_task("", total=len(plan))
         for step, (number, scenario, name) in enumerate(plan, 1):
+            pending = {"pending": scenario.connections} if scenario.steps else {}
             what = f"{scenario.name}, {LABELS[name]}"
+            what += f", {scenario.connections:,} pending" if pending else ""
             bar.update(task, description=f"round {number}: {what:32}", completed=step - 1)
             try:
                 if what in missing:
@@ -321,12 +137,11 @@ def run_all(
                 if scenario.connections + SPARE > descriptors:
                     raise UnmeasuredError(f"the hard limit of open files is only {descriptors}")
                 began = time.monotonic()
-                run = measure(bench, scenario, name, known[name], seed=number)
+                run = measure(bench, scenario, known[name], seed=number)
+                about = {"round": number, "scenario": scenario.name, "server": name, **pending}
                 took = {"took": round(time.monotonic() - began, 2)}  # seconds
-                runs.append(
-                    {"round": number, "scenario": scenario.name, "server": name, **run, **took}
-                )
-                said = f"{scenario.unit} {figures.figure(run[scenario.metric])}"
+                runs.append({**about, **run, **took})
+                said = f"{scenario.unit(scenario.metric)} {figures.figure(run[scenario.metric])}"
                 said += "".join(f", {run[n]:.0f} {n}" for n in ("failed", "starved") if run.get(n))
             except UnmeasuredError as why:
                 missing[what] = said = str(why)
@@ -336,7 +151,7 @@ def run_all(
 
 
 def without_infinity(value: object) -> object:
-    """For JSON, which has no infinity: null is lateness without end, where requests failed."""
+    """Return a value for JSON, which has no infinity: null is lateness where requests failed."""
     if isinstance(value, dict):
         return {key: without_infinity(each) for key, each in value.items()}
     if isinstance(value, list):
@@ -345,7 +160,7 @@ def without_infinity(value: object) -> object:
 
 
 def write(folder: Path, result: dict[str, object], shown: Sequence[Scenario]) -> list[str]:
-    """Write result.json and result.svg; gives the lines that say so."""
+    """Write result.json and result.svg; return the lines that say so."""
     folder.mkdir(parents=True, exist_ok=True)
     text = json.dumps(without_infinity(result), indent=1, allow_nan=False)
     (folder / "result.json").write_text(text + "\n")
@@ -356,12 +171,21 @@ def write(folder: Path, result: dict[str, object], shown: Sequence[Scenario]) ->
     foot = f"rounds: {result['options']['rounds']}{', --quick' * result['options']['quick']}; "
     foot += f"{place['cpu']}, {place['cores']} cores; {place['python']}; "
     foot += ", ".join(f"{name} {number}" for name, number in place["libraries"].items())
-    figures.picture(folder / "result.svg", shown, result["runs"], LABELS, foot)
+    picture.picture(folder / "result.svg", shown, result["runs"], LABELS, foot)
     return [*said, f"picture: {folder / 'result.svg'}"]
 
 
+def unmeasured(missing: dict[str, str]) -> list[str]:
+    """Return a line for each reason, with all that could not be measured because of it."""
+    reasons = dict.fromkeys(missing.values())
+    return [
+        f"not measured: {'; '.join(what for what in missing if missing[what] == why)}: {why}"
+        for why in reasons
+    ]
+
+
 def report(out: Console, result: dict, shown: Sequence[Scenario]) -> None:
-    """Print all tables, and what was left out."""
+    """Print all tables, and what could not be measured."""
     runs, quick = result["runs"], result["options"]["quick"]
     for scenario in shown:
         if any(run["scenario"] == scenario.name for run in runs):
@@ -373,10 +197,10 @@ def report(out: Console, result: dict, shown: Sequence[Scenario]) -> None:
     out.print("\n[bold]Aims: ratios tarry serve / other, in one run")
     out.print(figures.aims_table(shown, runs, LABELS, judged=not quick))
     if quick:
-        out.print("--quick: small counts and one round, which is no ground for a verdict.")
+        out.print("--quick: small counts and one round are too little for a verdict.")
     out.print()
-    for what, why in result["not measured"].items():
-        out.print(f"could not be measured: {what}: {why}", style="yellow", markup=False)
+    for line in unmeasured(result["not measured"]):
+        out.print(line, style="yellow", markup=False)
     for line in figures.doubts(shown, runs, LABELS):
         out.print(line, style="yellow" if " ! " in line else None)
     for note in NOTES:
@@ -384,32 +208,40 @@ def report(out: Console, result: dict, shown: Sequence[Scenario]) -> None:
 
 
 def arguments(given: Sequence[str]) -> argparse.Namespace:
+    """Parse the command line; exits on wrong usage."""
     known = scenarios(quick=False)
-    listed = "\n".join(f"  {each.name:11} {each.title}" for each in known)
+    listed = "\n".join(f"  {each.name:15} {each.title}" for each in known)
+    about = {"scenarios": listed, "overloading": ", ".join(OVERLOADING)}
     parser = argparse.ArgumentParser(
         "scripts/bench",
         description=__doc__,
-        epilog=HELP.format(scenarios=listed, overloading=", ".join(OVERLOADING), **DURATION),
+        epilog=HELP.format(**about, **DURATION),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--rounds", type=int, metavar="N", help="1 to 100 (default: 5)")
     parser.add_argument(
-        "--quick", action="store_true", help="one round, small counts: does it run?"
+        "--quick", action="store_true", help="one round with small counts, to see whether it runs"
     )
     names, folder = [each.name for each in known], ROOT / "build" / "bench"
-    once = "this one alone; may be given several times"
+    once = "measure only this one; may be given more than once"
     place = "for result.json and result.svg (default: build/bench)"
+    peer = "go-httpbin's binary; without it, go-httpbin is not measured"
     parser.add_argument("--only", action="append", choices=names, metavar="SCENARIO", help=once)
+    parser.add_argument("--go-httpbin", type=Path, metavar="PATH", help=peer)
     parser.add_argument("--output", type=Path, default=folder, metavar="DIR", help=place)
     asked = parser.parse_args(given)
     asked.rounds = asked.rounds if asked.rounds is not None else 1 if asked.quick else 5
     if not 1 <= asked.rounds <= 100:
-        parser.error("--rounds: give a whole number from 1 to 100")
+        parser.error(f"--rounds: invalid number {asked.rounds}: give one from 1 to 100")
+    if asked.go_httpbin:
+        if not shutil.which(asked.go_httpbin.absolute()):
+            parser.error(f"--go-httpbin: no program at {asked.go_httpbin}: give its binary's path")
+        asked.go_httpbin = asked.go_httpbin.absolute()
     return asked
 
 
 def stop(number: int, _: object) -> None:
-    """End as the signal asks; what was started is ended on the way out."""
+    """Exit on a signal; the processes started here are killed on the way out."""
     print("stopped; nothing is left running", file=sys.stderr)
     sys.exit(128 + number)
 
@@ -421,12 +253,13 @@ def main(given: Sequence[str]) -> int:
         signal.signal(each, stop)
     raise_limit()
     server_core, load_core = cores()
-    place = environment()
+    place = environment(asked.go_httpbin)
     wanted = [s for s in scenarios(asked.quick) if not asked.only or s.name in asked.only]
     out.print(f"{place['cpu']}, {place['cores']} cores, Linux {place['kernel']}, {place['python']}")
     if server_core == load_core:
         out.print(
-            "Only one core: servers and load share it, which spoils every figure.", style="red"
+            "There is only one core: servers and load share it, so no figure is reliable.",
+            style="red",
         )
     elif place["load average"] > 0.5:
         out.print(f"This machine is busy already (load {place['load average']:.1f}).", style="red")
@@ -434,7 +267,7 @@ def main(given: Sequence[str]) -> int:
         work = Path(folder)
         bench = Bench(work, compile_load(work), server_core, load_core)
         os.sched_setaffinity(0, {load_core})
-        known = servers(work, make_site(work), bench.load)
+        known = servers(work, make_site(work), bench.load, asked.go_httpbin)
         runs, missing = run_all(bench, wanted, known, asked.rounds, out)
     options = {"rounds": asked.rounds, "quick": asked.quick}
     result = {"environment": place, "options": options,

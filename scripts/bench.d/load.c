@@ -3,26 +3,27 @@
  *   load closed  port= path= connections= warm= seconds=       each connection asks again at once
  *   load burst   port= path= connections= delay=               one request on each, all at once
  *   load open    port= path= connections= delay= rate= seconds= seed=    Poisson arrivals, rate/s
- *   load streams port= path= connections= interval= count= spread=       count lines on each
+ *   load streams port= path= connections= interval= count= spread= chunk=   count chunks on each
  *   load hold    port= path= connections=       send all, then keep them waiting until stdin ends
- *   load serve   port=                          answer the same requests, as little as can be done
+ *   load serve   port=                          answer the same requests with minimal work
  *   load pin CPU PROGRAM [ARGUMENT...]          run PROGRAM on that core; it dies with the caller
  *
- * On 127.0.0.1, HTTP/1.1, keep-alive; all times are in seconds; length= is what a body must have
- * (bytes).  Connections are opened first, which is not counted.  An arrival of the open loop that
- * finds every connection busy is not sent, and counted as "starved".  Streams begin evenly over
- * the first `spread` seconds.
+ * On 127.0.0.1, HTTP/1.1, keep-alive; all times are in seconds; length= is the length a body must
+ * have (bytes; 0, the default: any).  A stream's chunk is a line, or chunk= bytes.  Connections are
+ * opened first, which is not counted.  An arrival of the open loop that finds every connection busy
+ * is not sent, and counted as "starved".  Streams begin evenly over the first `spread` seconds.
  *
  * Lateness, as the client sees it, by a monotonic clock:
  *   of an answer: its last byte's arrival - its request's first byte sent - delay;
- *   of the n-th line of a stream (from 0): its arrival - its request sent - n * interval.
+ *   of the n-th chunk of a stream (from 0): its arrival - its request sent - n * interval.
  * A request fails on a status other than 200, a close before the end, a body too long or too
- * short, an answer more than 10 ms before its time, or none PATIENCE seconds after it; a failed
- * one counts as late without end, and its connection is closed.
+ * short, an answer more than 10 ms too early, or none PATIENCE seconds after it was due; a failed
+ * one counts as infinitely late, and its connection is closed.
  *
- * Prints one line of name=value: counts; rate (answers/s, closed loop only); p50, p99 and max of
- * the lateness and lag, the p99 by which the generator itself was late to send (all ms); cpu: the
- * part of a core that the generator used from the first response on (user + sys / wall).
+ * Prints one line of name=value: counts (completed: all answers; answered: without the warm-up);
+ * rate (answers/s, closed loop only); p50, p99 and max of the lateness and lag, the p99 by which
+ * the generator itself was late to send (all ms); cpu: the part of a core that the generator used
+ * from the first response on (user + sys / wall).
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -72,10 +73,10 @@ static void watch(int ep, int fd, uint32_t mark) {
     if (epoll_ctl(ep, EPOLL_CTL_ADD, fd, &event)) die("epoll_ctl");
 }
 
-/* ---- what was asked for ---- */
+/* ---- the options ---- */
 
 static const char *mode, *path = "/";
-static double port, connections = 1, count, length, seed; /* whole numbers, all of them */
+static double port, connections = 1, count, chunk, length, seed; /* whole numbers, all of them */
 static double warm, seconds, delay, rate, interval, spread;
 
 static int is(const char *name) { return !strcmp(mode, name); }
@@ -85,7 +86,8 @@ static void option(char *text) {
         {"port=", &port},     {"connections=", &connections}, {"warm=", &warm},
         {"delay=", &delay},   {"interval=", &interval},       {"rate=", &rate},
         {"count=", &count},   {"seconds=", &seconds},         {"seed=", &seed},
-        {"length=", &length}, {"spread=", &spread},           {NULL, NULL}};
+        {"length=", &length}, {"spread=", &spread},           {"chunk=", &chunk},
+        {NULL, NULL}};
     char *value = strchr(text, '=') ? strchr(text, '=') + 1 : text;
     if (!strncmp(text, "path=", 5)) { path = value; return; }
     for (int i = 0; known[i].name; i++)
@@ -97,7 +99,7 @@ static void option(char *text) {
     exit(2);
 }
 
-/* ---- what came of it ---- */
+/* ---- the results ---- */
 
 typedef struct { double *value; long n, room; } Samples;
 
@@ -121,7 +123,7 @@ static double quantile(Samples *s, double q) {
 
 enum { STATUS, CLOSED, LENGTH, EARLY, TIMEOUT, KINDS };
 static const char *const kind_name[KINDS] = {"status", "closed", "length", "early", "timeout"};
-static long failures[KINDS], sent, answered, starved;
+static long failures[KINDS], sent, completed, answered, starved;
 static Samples late, lags;
 
 /* ---- one connection, and the parser of what it receives ---- */
@@ -130,7 +132,7 @@ enum { IDLE, BUSY, DEAD };
 enum { HEAD, BODY, SIZE, DATA, AFTER, LAST, DONE, BROKEN, REFUSED }; /* what comes next */
 
 typedef struct {
-    int fd, state, part, lines, used;
+    int fd, state, part, chunks, used;
     double sent;
     long left, got; /* bytes left of this body or chunk; bytes of body so far */
     char head[1024];
@@ -151,27 +153,30 @@ static void drop(Conn *c) {
 
 static void fail(Conn *c, int kind) {
     failures[kind]++;
-    for (long lost = count ? (long)count - c->lines : 1; lost > 0; lost--) add(&late, INFINITY);
+    for (long lost = count ? (long)count - c->chunks : 1; lost > 0; lost--) add(&late, INFINITY);
     drop(c);
 }
 
 static void begin(Conn *c) {
-    c->state = BUSY, c->part = HEAD, c->lines = c->used = 0, c->got = 0;
+    c->state = BUSY, c->part = HEAD, c->chunks = c->used = 0, c->got = 0;
     busy++, sent++;
     c->sent = now();
     if (send(c->fd, request, request_length, MSG_NOSIGNAL) != request_length) fail(c, CLOSED);
 }
 
-/* Bytes of body: each end of line is a stream's next line. */
+static void next_chunk(Conn *c, double t) {
+    double lateness = t - c->sent - c->chunks * interval;
+    if (lateness < -TOLERANCE) failures[EARLY]++;
+    add(&late, lateness < -TOLERANCE ? INFINITY : lateness);
+    c->chunks++;
+}
+
 static void body(Conn *c, const char *p, long n, double t) {
+    const char *end = p + n;
     c->got += n;
     if (!count) return;
-    for (const char *end = p + n; (p = memchr(p, '\n', end - p)); p++) {
-        double lateness = t - c->sent - c->lines * interval;
-        if (lateness < -TOLERANCE) failures[EARLY]++;
-        add(&late, lateness < -TOLERANCE ? INFINITY : lateness);
-        c->lines++;
-    }
+    if (chunk) while ((c->chunks + 1) * chunk <= c->got) next_chunk(c, t);
+    else for (; (p = memchr(p, '\n', end - p)); p++) next_chunk(c, t);
 }
 
 static void head_complete(Conn *c) {
@@ -216,7 +221,7 @@ static void feed(Conn *c, const char *p, long n, double t) {
         case LAST: /* the empty line behind the last chunk */
             if (*p++ == '\n') c->part = DONE;
             break;
-        case DONE: /* more than there should be */
+        case DONE: /* more than a response */
             c->part = BROKEN;
         }
     }
@@ -234,9 +239,9 @@ static double cpu(void) {
 
 static void complete(Conn *c, double t) {
     double lateness = t - c->sent - delay;
-    if (count ? c->lines != count : length && c->got != length) { fail(c, LENGTH); return; }
+    if (count ? c->chunks != count : length && c->got != length) { fail(c, LENGTH); return; }
     if (lateness < -TOLERANCE || is("hold")) { fail(c, EARLY); return; }
-    c->state = IDLE, busy--;
+    c->state = IDLE, busy--, completed++;
     if (!is("closed")) {
         answered++;
         if (!count) add(&late, lateness);
@@ -253,7 +258,7 @@ static void receive(Conn *c) {
     double t = now();
     if (n < 0 && (errno == EAGAIN || errno == EINTR)) return;
     if (!cpu_from && t >= start + warm) cpu_from = t, cpu_used = cpu();
-    if (c->state != BUSY) { drop(c); return; } /* closed, or spoken to unasked, while idle */
+    if (c->state != BUSY) { drop(c); return; } /* closed, or data, while idle */
     if (n <= 0) { fail(c, CLOSED); return; }
     feed(c, buffer, n, t);
     if (c->part == DONE) complete(c, t);
@@ -276,7 +281,7 @@ static void open_all(void) {
         watch(epoll, fd, i);
         if (i % 25 == 0) usleep(3000); /* slower than most accept them */
     }
-    usleep(300000); /* all are accepted, and whatever that left to do is done */
+    usleep(300000); /* all are accepted, and the server is idle again */
 }
 
 /* When the next request is due after the one that was due at `last`. */
@@ -319,7 +324,8 @@ static void generate(void) {
     qsort(lags.value, lags.n, sizeof(double), ascending);
     long failed = 0;
     for (int k = 0; k < KINDS; k++) failed += failures[k];
-    printf("sent=%ld answered=%ld failed=%ld starved=%ld", sent, answered, failed, starved);
+    printf("sent=%ld completed=%ld answered=%ld", sent, completed, answered);
+    printf(" failed=%ld starved=%ld", failed, starved);
     for (int k = 0; k < KINDS; k++) printf(" %s=%ld", kind_name[k], failures[k]);
     if (is("closed")) printf(" rate=%.1f", answered / seconds);
     printf(" p50=%.3f p99=%.3f", quantile(&late, .5), quantile(&late, .99));
@@ -331,7 +337,7 @@ static void generate(void) {
 typedef struct { double from, interval; int used, count, sent; unsigned turn; char in[1024]; } Peer;
 typedef struct { double due; int fd; unsigned turn; } Timer;
 #define TIMERS (1 << 17)
-static Timer timers[TIMERS]; /* all wait equally long: who came first is due first */
+static Timer timers[TIMERS]; /* all delays are equal, so the first to be set is the first due */
 static unsigned first_timer, next_timer;
 static Peer *peers;
 
@@ -369,7 +375,7 @@ static void respond(int fd) {
 static void serve_peer(int fd) {
     Peer *p = &peers[fd];
     ssize_t n = recv(fd, p->in + p->used, sizeof p->in - 1 - p->used, 0);
-    if (n <= 0) { p->turn++; close(fd); return; } /* a new turn: timers of the old are void */
+    if (n <= 0) { p->turn++; close(fd); return; } /* a new turn: earlier timers no longer count */
     p->in[p->used += n] = 0;
     if (!strstr(p->in, "\r\n\r\n")) return;
     p->from = now(), p->used = p->sent = 0;

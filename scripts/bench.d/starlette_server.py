@@ -1,4 +1,4 @@
-"""The page of scripts/bench, and its streams, by Starlette: uvicorn starlette_server:app"""
+"""Serve the page and the streams of scripts/bench with Starlette: uvicorn starlette_server:app"""
 
 import asyncio
 import json

@@ -1,12 +1,17 @@
-"""scripts/bench, what needs no servers: arithmetic, verdicts, parsing, and the script it serves."""
+"""scripts/bench without its servers: arithmetic, verdicts, tables, options, load generator."""
 
+import contextlib
 import importlib
 import io
 import json
 import math
+import os
 import re
+import shutil
+import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -19,12 +24,15 @@ ROOT = Path(__file__).parents[2]
 DELAYED = (ROOT / "rpy" / "delayed.rpy").read_text()
 
 
+MODULES = ("bench", "figures", "measuring", "picture", "scenarios", "servers")
+
+
 @pytest.fixture(scope="module")
 def modules():
-    """bench, figures and servers, imported as the program itself imports them."""
+    """Import the modules as the program itself does."""
     sys.path.insert(0, str(ROOT / "scripts" / "bench.d"))
     try:
-        yield {name: importlib.import_module(name) for name in ("bench", "figures", "servers")}
+        yield {name: importlib.import_module(name) for name in MODULES}
     finally:
         sys.path.remove(str(ROOT / "scripts" / "bench.d"))
 
@@ -44,35 +52,46 @@ def servers(modules):
     return modules["servers"]
 
 
+@pytest.fixture
+def scenarios(modules):
+    return modules["scenarios"]
+
+
+@pytest.fixture
+def measuring(modules):
+    return modules["measuring"]
+
+
 def runs(server, *found, scenario="open", metric="p99", **more):
-    """One run a round."""
+    """Return one run a round."""
     return [
         {"round": n, "scenario": scenario, "server": server, metric: value, **more}
         for n, value in enumerate(found, 1)
     ]
 
 
-def scenario(bench, name="open"):
-    return next(each for each in bench.scenarios(quick=False) if each.name == name)
+def scenario(scenarios, name="open", quick=False):
+    return next(each for each in scenarios.scenarios(quick) if each.name == name)
 
 
-def aim(figures, name, against):
-    return next(a for a in figures.AIMS if (a.scenario, a.against) == (name, against))
+def aim(scenarios, name, metric, against):
+    wanted = (name, metric, against)
+    return next(a for a in scenarios.AIMS if (a.scenario, a.metric, a.against) == wanted)
 
 
 # The script that is served
 
 
-def test_the_served_script_is_150_lines_with_the_page_and_still_runs(bench, figures, tmp_path):
-    text = figures.padded(DELAYED, bench.PAGE)
+def test_the_served_script_is_150_lines_with_the_page_and_still_runs(servers, figures, tmp_path):
+    text = figures.padded(DELAYED, servers.PAGE)
     assert len(text.splitlines()) == 150
-    assert len(bench.PAGE) == 53
+    assert len(servers.PAGE) == 53
     assert text.endswith("\nresource = Delayed()\n")
     served = tmp_path / "delayed.rpy"
     served.write_text(text)
     resource = ResourceScript(str(served), Registry())
     assert isinstance(resource, Resource)
-    assert resource.render_GET.__func__.__globals__["PAGE"] == bench.PAGE
+    assert resource.render_GET.__func__.__globals__["PAGE"] == servers.PAGE
 
 
 def test_padding_adds_comments_and_replaces_the_page_and_nothing_else(figures):
@@ -98,13 +117,13 @@ def test_a_script_that_cannot_be_padded_is_refused(figures, script, complaint):
         figures.padded(script, b"x")
 
 
-def test_the_comparison_servers_serve_the_same_page(bench):
+def test_the_comparison_servers_serve_the_same_page(servers):
     for name in ("aiohttp_server.py", "starlette_server.py"):
         source = (ROOT / "scripts" / "bench.d" / name).read_text()
-        assert f"PAGE = b{json.dumps(bench.PAGE.decode())}\n" in source
+        assert f"PAGE = b{json.dumps(servers.PAGE.decode())}\n" in source
 
 
-# What the load generator says
+# What the load generator prints
 
 
 def test_output_is_parsed(figures):
@@ -136,19 +155,20 @@ def test_a_ratio_to_no_proper_number_is_none(figures, theirs):
     assert figures.ratios({1: 10.0}, {1: theirs}) == []
 
 
-def test_our_failure_is_no_good_ratio(figures):
+def test_a_failure_of_ours_is_an_infinite_ratio(figures):
     assert figures.ratios({1: math.inf}, {1: 10.0}) == [math.inf]
 
 
-def test_the_ratio_is_the_median_of_ratios_not_the_ratio_of_medians(bench, figures):
+def test_the_ratio_is_the_median_of_ratios_not_the_ratio_of_medians(figures):
     found = runs("tarry", 10, 20, 90) + runs("aiohttp", 20, 100, 100)
-    assert figures.ratio(found, scenario(bench), "aiohttp") == 0.5  # of 0.5, 0.2, 0.9
+    assert figures.ratio(found, "open", "p99", "aiohttp") == 0.5  # of 0.5, 0.2, 0.9
 
 
-def test_a_round_without_a_figure_is_left_out(bench, figures):
+def test_a_round_without_a_figure_is_left_out(figures):
     found = runs("tarry", 10, None, 30) + runs("aiohttp", 20, 20, 20)
-    assert figures.ratio(found, scenario(bench), "aiohttp") == 1.0  # of 0.5, 1.5
-    assert figures.ratio(found, scenario(bench), "twistd") is None
+    assert figures.ratio(found, "open", "p99", "aiohttp") == 1.0  # of 0.5, 1.5
+    assert figures.ratio(found, "open", "p99", "twistd") is None
+    assert figures.ratio(found, "open", "max", "aiohttp") is None
 
 
 @pytest.mark.parametrize(
@@ -170,47 +190,61 @@ def test_spread(figures):
 
 
 @pytest.mark.parametrize(
-    ("ours", "said"), [(19, "reached"), (20, "reached"), (21, "not reached"), (math.inf, "not r")]
+    ("ours", "said"),
+    [(149, "reached"), (150, "reached"), (151, "not reached"), (math.inf, "not r")],
 )
-def test_a_lateness_aim(bench, figures, ours, said):
-    found = runs("tarry", ours) + runs("aiohttp", 100)
-    got, verdict = figures.verdict(aim(figures, "open", "aiohttp"), scenario(bench), found)
+def test_a_lateness_aim(scenarios, figures, ours, said):
+    found = runs("tarry", ours) + runs("go-httpbin", 100)
+    got, verdict = figures.verdict(aim(scenarios, "open", "p99", "go-httpbin"), found)
     assert verdict.startswith(said)
     assert got == ours / 100
 
 
 @pytest.mark.parametrize(
-    ("ours", "httptools", "bound", "said"),
-    [(79, 0, 0.8, "not reached"), (80, 0, 0.8, "reached"),
-     (99, 1, 1.0, "not reached"), (100, 1, 1.0, "reached")],
-)  # fmt: skip
-def test_a_throughput_aim_whose_bound_depends_on_the_parser(
-    bench, figures, ours, httptools, bound, said
-):
+    ("ours", "said"), [(1999, "not reached"), (2000, "reached"), (2001, "reached")]
+)
+def test_a_throughput_aim(scenarios, figures, ours, said):
     about = {"scenario": "requests", "metric": "rate"}
-    found = runs("tarry", ours, httptools=httptools, **about) + runs("aiohttp", 100, **about)
-    wanted = aim(figures, "requests", "aiohttp")
-    assert figures.bound(wanted, found) == bound
-    assert figures.verdict(wanted, scenario(bench, "requests"), found)[1] == said
+    found = runs("tarry", ours, **about) + runs("twistd", 100, **about)
+    wanted = aim(scenarios, "requests", "rate", "twistd")
+    assert figures.verdict(wanted, found) == (ours / 100, said)
+
+
+def test_one_scenario_has_aims_about_different_figures(scenarios, figures):
+    found = [
+        {"round": 1, "scenario": "requests", "server": "tarry", "rate": 50.0, "processor": 90.0},
+        {
+            "round": 1,
+            "scenario": "requests",
+            "server": "aiohttp",
+            "rate": 100.0,
+            "processor": 100.0,
+        },
+    ]
+    wanted = aim(scenarios, "requests", "processor", "aiohttp")
+    assert figures.verdict(wanted, found) == (0.9, "reached")  # though the rate is half of it
+    found[0]["processor"] = 101.0
+    assert figures.verdict(wanted, found) == (1.01, "not reached")
 
 
 @pytest.mark.parametrize("name", ["status", "closed", "length", "early", "timeout", "starved"])
-def test_who_fails_requests_reaches_nothing(bench, figures, name):
-    found = runs("tarry", 1, 1, **{name: 2}) + runs("aiohttp", 100, 100)
-    wanted = aim(figures, "open", "aiohttp")
-    assert figures.verdict(wanted, scenario(bench), found) == (0.01, "not reached: 4 failed")
+def test_a_server_that_fails_requests_reaches_nothing(scenarios, figures, name):
+    found = runs("tarry", 1, 1, **{name: 2}) + runs("go-httpbin", 100, 100)
+    wanted = aim(scenarios, "open", "p99", "go-httpbin")
+    assert figures.verdict(wanted, found) == (0.01, "not reached: 4 failed")
 
 
-def test_what_was_not_measured_has_no_verdict(bench, figures):
-    wanted = aim(figures, "open", "aiohttp")
-    assert figures.verdict(wanted, scenario(bench), []) == (None, "not measured")
-    assert figures.verdict(wanted, scenario(bench), runs("tarry", 1)) == (None, "not measured")
+def test_what_was_not_measured_has_no_verdict(scenarios, figures):
+    wanted = aim(scenarios, "open", "p99", "go-httpbin")
+    assert figures.verdict(wanted, []) == (None, "not measured")
+    assert figures.verdict(wanted, runs("tarry", 1)) == (None, "not measured")
 
 
-def test_every_aim_is_about_what_is_measured(bench, figures, servers):
-    for each in figures.AIMS:
-        measured = scenario(bench, each.scenario).servers
-        assert {"tarry", each.against} <= set(measured) <= set(servers.LABELS)
+def test_every_aim_is_about_what_is_measured(scenarios, servers):
+    for each in scenarios.AIMS:
+        about = scenario(scenarios, each.scenario)
+        assert {"tarry", each.against} <= set(about.servers) <= set(servers.LABELS)
+        assert each.metric in dict(about.columns)
 
 
 def test_failures_are_counted_by_kind_over_all_rounds(figures):
@@ -221,36 +255,110 @@ def test_failures_are_counted_by_kind_over_all_rounds(figures):
 # Whether the generator limits
 
 
-def test_a_busy_generator_and_a_near_limit_are_marked(bench, figures, servers):
+def test_failures_are_counted_over_all_steps(figures):
+    found = [
+        *runs("tarry", 1, scenario="growth-lateness", pending=1000, status=2),
+        *runs("tarry", 1, scenario="growth-lateness", pending=2000, status=3),
+    ]
+    assert figures.failures(found, "growth-lateness", "tarry") == {"not 200": 5}
+
+
+def test_a_busy_generator_and_a_near_limit_are_marked(scenarios, figures, servers):
     found = runs("tarry", 10, cpu=0.1) + runs("aiohttp", 50, cpu=0.85) + runs("ceiling", 6, cpu=1)
-    used, near = figures.doubts([scenario(bench)], found, servers.LABELS)
+    used, near = figures.doubts([scenario(scenarios)], found, servers.LABELS)
     assert "85% of its core at most (open, aiohttp" in used
     assert "the C responder is 1.7 x less late than the best (6.0 p99 ms) !" in near
     found = runs("tarry", 10, cpu=0.1) + runs("ceiling", 1, cpu=1)
-    assert " ! " not in figures.doubts([scenario(bench)], found, servers.LABELS)[1]
+    assert " ! " not in figures.doubts([scenario(scenarios)], found, servers.LABELS)[1]
 
 
 # Tables
 
 
-def everything(bench, value=12345.6):
-    """Figures as wide as they come, for all that is measured, in two rounds."""
+def everything(scenarios, value=12345.6, without=()):
+    """Return figures as wide as they come, for all that is measured, in two rounds."""
     return [
         {"round": n, "scenario": each.name, "server": server, "closed": 3000, "starved": 12000,
-         "cpu": 0.99, **{name: value + n * 1000 for name, _ in each.columns}}
-        for each in bench.scenarios(quick=False) for server in each.servers for n in (1, 2)
+         "cpu": 0.99, **({"pending": step} if step else {}),
+         **{name: value + n * 1000 for name, _ in each.columns}}
+        for each in scenarios.scenarios(quick=False) for step in each.steps or (0,)
+        for server in each.servers if server not in without for n in (1, 2)
     ]  # fmt: skip
 
 
-def test_everything_fits_80_columns_and_no_figure_is_cut(bench, figures, servers):
+def printed(bench, scenarios, found, missing=()):
     console = Console(width=80, file=io.StringIO())
-    result = {"runs": everything(bench), "options": {"quick": False}, "not measured": {}}
-    bench.report(console, result, bench.scenarios(quick=False))
-    text = console.file.getvalue()
+    result = {"runs": found, "options": {"quick": False}, "not measured": dict(missing)}
+    bench.report(console, result, scenarios.scenarios(quick=False))
+    return console.file.getvalue()
+
+
+def test_everything_fits_80_columns_and_no_figure_is_cut(bench, scenarios, servers):
+    text = printed(bench, scenarios, everything(scenarios))
     assert max(map(len, text.splitlines())) <= 80
     assert "\N{HORIZONTAL ELLIPSIS}" not in text
     for label in servers.LABELS.values():
         assert label in text
+
+
+def test_a_server_that_was_not_measured_says_so_in_every_table(bench, scenarios):
+    found = everything(scenarios, without=("go-httpbin",))
+    rows = [
+        line
+        for line in printed(bench, scenarios, found).splitlines()
+        if line.startswith("go-httpbin   ")
+    ]
+    about = [each for each in scenarios.scenarios(quick=False) if "go-httpbin" in each.servers]
+    assert len(rows) == len(about)
+    assert {" ".join(line.split()) for line in rows} == {"go-httpbin not measured"}
+
+
+def test_all_that_could_not_be_measured_for_one_reason_is_in_one_line(bench):
+    missing = {
+        "open, aiohttp": "no answer",
+        "go-httpbin": "no binary",
+        "memory, aiohttp": "no answer",
+    }
+    assert bench.unmeasured(missing) == [
+        "not measured: open, aiohttp; memory, aiohttp: no answer",
+        "not measured: go-httpbin: no binary",
+    ]
+
+
+def test_growth_is_a_row_of_medians_for_each_server_and_of_ratios(scenarios, figures, servers):
+    about = scenario(scenarios, "growth-memory")
+    found = [
+        {"round": n, "scenario": about.name, "server": server, "pending": step, "memory": kilobytes}
+        for step in about.steps
+        for server, rounds in {"tarry": (4, 6), "aiohttp": (10, 10)}.items()
+        for n, kilobytes in enumerate(rounds, 1)
+    ]
+    console = Console(width=80, file=io.StringIO())
+    console.print(figures.scenario_table(about, found, servers.LABELS))
+    lines = [line.split() for line in console.file.getvalue().splitlines()]
+    assert lines == [
+        ["KB,", "by", "number", "pending", "1,000", "2,000", "4,000", "8,000", "16,000"],
+        ["tarry", "serve", *["5.0"] * 5],
+        ["aiohttp", *["10.0"] * 5],
+        ["go-httpbin", "not", "measured"],
+        ["tarry", "/", "aiohttp", *["0.50"] * 5],
+    ]
+
+
+def test_the_picture_has_a_panel_for_each_scenario_and_the_number_pending(
+    modules, scenarios, servers, tmp_path
+):
+    matplotlib = pytest.importorskip("matplotlib")
+    with matplotlib.rc_context({"svg.fonttype": "none"}):  # text as text
+        shown, path = scenarios.scenarios(quick=False), tmp_path / "result.svg"
+        found = everything(scenarios, without=("go-httpbin",))
+        modules["picture"].picture(path, shown, found, servers.LABELS, "foot")
+    drawn = path.read_text()
+    for each in shown:
+        assert each.title in drawn
+    assert "Processor time per request" in drawn
+    assert "requests pending" in drawn
+    assert ">16,000<" in drawn
 
 
 def test_json_has_no_infinity(bench):
@@ -262,14 +370,85 @@ def test_json_has_no_infinity(bench):
 # Which rounds
 
 
-def test_most_are_measured_in_every_round_and_who_takes_long_in_the_first(bench):
+def test_what_takes_long_is_measured_in_the_first_rounds_only(scenarios):
     def rounds(scenario, server):
-        return [number for number in range(1, 6) if bench.due(scenario, server, number)]
+        return [number for number in range(1, 6) if scenarios.due(scenario, server, number)]
 
     assert rounds("open", "tarry") == rounds("requests", "twistd") == [1, 2, 3, 4, 5]
-    assert rounds("open", "twistd") == [1, 2]
+    assert rounds("open", "twistd") == rounds("growth-memory", "tarry") == [1, 2]
     assert rounds("requests", "ceiling") == [1]
-    assert set(bench.OVERLOADING) < {each.name for each in bench.scenarios(quick=False)}
+    names = {each.name for each in scenarios.scenarios(quick=False)}
+    assert {*scenarios.OVERLOADING, *scenarios.GROWTH} < names
+
+
+def test_growth_is_measured_at_each_step(bench, scenarios, servers):
+    known = dict.fromkeys(servers.LABELS, servers.Server())
+    known["go-httpbin"] = servers.Server(why="no binary")
+    plan = bench.planned([scenario(scenarios, "growth-lateness")], known, rounds=3)
+    assert [(number, each.connections, server) for number, each, server in plan] == [
+        (number, step, server)
+        for number in (1, 2)
+        for step in (1000, 2000, 4000, 8000, 16000)
+        for server in ("tarry", "aiohttp")
+    ]
+
+
+# What the servers are asked for
+
+
+@pytest.mark.parametrize("quick", [False, True])
+def test_go_httpbin_is_asked_for_the_same_delays_and_as_many_chunks(scenarios, servers, quick):
+    peer = servers.go_httpbin(Path("/go-httpbin"))
+    for each in scenarios.scenarios(quick):
+        ours, theirs = (
+            servers.Server().path(each.load or {"delay": 0}),
+            peer.path(each.load or {"delay": 0}),
+        )
+        if each.mode == "streams":
+            count, interval = each.load["count"], each.load["interval"]
+            assert ours == f"/streamed.rpy?interval={interval:g}&count={count:g}"
+            # the last chunk comes at the end of the duration
+            assert (
+                theirs == f"/drip?delay=0s&duration={interval * (count - 1):g}s&numbytes={count:g}"
+            )
+        else:
+            delay = each.load.get("delay", 0)
+            assert (ours, theirs) == (f"/delayed.rpy?delay={delay:g}", f"/delay/{delay:g}s")
+
+
+def test_only_go_httpbin_may_have_a_page_of_any_length(scenarios, servers, measuring):
+    about = scenario(scenarios, "burst-1000")
+    ours = measuring.options(about, servers.Server(), 80, seed=1)
+    theirs = measuring.options(about, servers.go_httpbin(Path("/go-httpbin")), 80, seed=1)
+    assert "length=53" in ours
+    assert not [option for option in theirs if option.startswith("length=")]
+    assert {"path=/delayed.rpy?delay=3"} == set(ours) - set(theirs) - {"length=53"}
+
+
+def test_go_httpbin_has_one_processor_and_is_only_started_if_its_binary_is_named(servers):
+    assert "--go-httpbin PATH" in servers.go_httpbin(None).why
+    peer = servers.go_httpbin(Path("/some/go-httpbin"))
+    assert peer.command[:3] == ("/usr/bin/env", "GOMAXPROCS=1", "/some/go-httpbin")
+    assert not peer.why
+
+
+@pytest.mark.parametrize(
+    ("log", "complaint"),
+    [
+        ("error: no such flag: -x\n\nUsage:\n  -host", "error: no such flag: -x"),
+        ("Traceback:\n  File x\nOSError: port taken\n", "OSError: port taken"),
+        ("starting\nstopped\n\n", "stopped"),
+        ("", ""),
+    ],
+)
+def test_what_ended_a_server_is_found_in_its_log(figures, log, complaint):
+    assert figures.complaint(log) == complaint
+
+
+def test_processor_time_is_read_from_proc(measuring):
+    before = measuring.processor_ticks(os.getpid())
+    while measuring.processor_ticks(os.getpid()) == before:
+        pass  # uses processor time until it is seen
 
 
 # Options
@@ -282,7 +461,15 @@ def test_rounds(bench):
 
 
 @pytest.mark.parametrize(
-    "given", [["--rounds", "0"], ["--rounds", "x"], ["--only", "nothing"], ["more"]]
+    "given",
+    [
+        ["--rounds", "0"],
+        ["--rounds", "x"],
+        ["--only", "nothing"],
+        ["--go-httpbin", "/nothing/there"],
+        ["--go-httpbin", "."],
+        ["more"],
+    ],
 )
 def test_wrong_usage_is_refused(bench, given, capsys):
     with pytest.raises(SystemExit, match="2"):
@@ -290,27 +477,98 @@ def test_wrong_usage_is_refused(bench, given, capsys):
     assert "usage: scripts/bench" in capsys.readouterr().err
 
 
-def test_help_names_every_scenario_and_how_long_it_takes(bench, capsys):
+def test_the_path_of_go_httpbin_is_made_absolute(bench, monkeypatch, tmp_path):
+    binary = tmp_path / "go-httpbin"
+    binary.write_text("#!/bin/sh\n")
+    binary.chmod(0o755)
+    monkeypatch.chdir(tmp_path)
+    assert bench.arguments(["--go-httpbin", "go-httpbin"]).go_httpbin == binary
+    assert bench.arguments([]).go_httpbin is None
+
+
+def test_help_names_every_scenario_and_how_long_it_takes(bench, scenarios, capsys):
     with pytest.raises(SystemExit, match="0"):
         bench.arguments(["--help"])
     said = capsys.readouterr().out
-    for each in bench.scenarios(quick=False):
+    for each in scenarios.scenarios(quick=False):
         assert f"  {each.name} " in said
     assert "minutes" in said
     assert max(map(len, said.splitlines())) <= 100
 
 
-def test_without_a_compiler_one_line_says_so(bench, monkeypatch, tmp_path):
-    monkeypatch.setattr(bench.shutil, "which", lambda name: None)
-    with pytest.raises(bench.UnmeasuredError, match="a C compiler is needed: install gcc"):
-        bench.compile_load(tmp_path)
+# The load generator
+
+
+@pytest.fixture(scope="module")
+def load(modules, tmp_path_factory):
+    if not any(shutil.which(name) for name in ("gcc", "cc", "clang")):
+        pytest.skip("there is no C compiler")
+    return modules["measuring"].compile_load(tmp_path_factory.mktemp("load"))
+
+
+def test_without_a_compiler_one_line_says_so(measuring, monkeypatch, tmp_path):
+    monkeypatch.setattr(measuring.shutil, "which", lambda name: None)
+    with pytest.raises(measuring.UnmeasuredError, match="a C compiler is needed: install gcc"):
+        measuring.compile_load(tmp_path)
 
 
 @pytest.mark.parametrize("option", ["rate", "colour=red", ""])
-def test_the_load_generator_refuses_what_it_does_not_know(bench, tmp_path, option):
-    if not any(bench.shutil.which(name) for name in ("gcc", "cc", "clang")):
-        pytest.skip("there is no C compiler")
-    load = bench.compile_load(tmp_path)
+def test_the_load_generator_refuses_what_it_does_not_know(load, option):
     done = subprocess.run([load, "burst", option], capture_output=True, text=True, timeout=30)
     assert done.returncode == 2
     assert f"there is no option {option}" in done.stderr
+
+
+def generate(load, figures, response, *options):
+    """Run the load generator against a server that sends these bytes to its one connection."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def serve():
+            peer, _ = listening.accept()
+            with peer:
+                received = b""
+                while not received.endswith(b"\r\n\r\n"):
+                    received += peer.recv(4096)
+                peer.sendall(response)
+                with contextlib.suppress(ConnectionResetError):
+                    peer.recv(1)  # returns when the generator closes the connection
+
+        serving = threading.Thread(target=serve, daemon=True)
+        serving.start()
+        port = listening.getsockname()[1]
+        command = [load, *options, f"port={port}", "path=/"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
+        serving.join(30)
+    return figures.parse_output(done.stdout)
+
+
+LINES = (
+    b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nab\nc\n\r\n2\r\nd\n\r\n0\r\n\r\n"
+)
+BYTES = b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n***"
+
+
+@pytest.mark.parametrize(
+    ("response", "chunk", "count", "failed"),
+    [
+        (LINES, 0, 3, 0),
+        (LINES, 0, 2, 1),
+        (LINES, 0, 4, 1),
+        (BYTES, 1, 3, 0),
+        (BYTES, 1, 2, 1),
+        (BYTES, 1, 4, 1),
+        (BYTES, 0, 3, 1),
+    ],
+)
+def test_a_chunk_of_a_stream_is_a_line_or_a_number_of_bytes(
+    load, figures, response, chunk, count, failed
+):
+    found = generate(load, figures, response, "streams", f"count={count}", f"chunk={chunk}")
+    assert (found["failed"], found["length"]) == (failed, failed)
+    assert found["completed"] == found["answered"] == 1 - failed
+
+
+@pytest.mark.parametrize(("length", "failed"), [(0, 0), (3, 0), (4, 1)])
+def test_a_body_has_a_given_length_or_any(load, figures, length, failed):
+    found = generate(load, figures, BYTES, "burst", f"length={length}")
+    assert (found["completed"], found["length"]) == (1 - failed, failed)
