@@ -13,7 +13,7 @@ of milliseconds: lateness for all of them, in the middle of a burst. So:
 - When nothing is in flight, a full collection is done in the pause, where it delays nobody, at most
   every IDLE seconds.
 
-`--collector plain` leaves Python's settings as they are.
+`--gc python` leaves Python's settings as they are.
 """
 
 from __future__ import annotations

@@ -172,7 +172,7 @@ class Request(Response):
                 self.site.release_descriptor()
 
     def requestReceived(self, command: bytes, path: bytes, version: bytes) -> None:
-        """Begin and answer at once: Twisted's HTTP/2 calls this when the body is in."""
+        """Begin and answer at once. Channels that are not ours call this, with the body in `content`."""
         body = self.content
         self.headers_received(command, path, version, 0)
         self.content = body

@@ -53,7 +53,7 @@ async def test_what_outlasts_the_grace_period_is_reset(site):
         site.process.send_signal(signal.SIGINT)
         assert rest(client)[1] == "RST"
     assert site.end() == 0
-    assert "broken off in flight: 1 request" in site.output
+    assert "aborted in flight: 1 request" in site.output
 
 
 @pytest_twisted.ensureDeferred
