@@ -323,12 +323,6 @@ async def _(target: Target) -> None:
         expect(await target.ask(asked), 200, 400, 413)
 
 
-@attack("websocket, ticks")
-async def _(target: Target) -> None:
-    """100,000 ticks without a pause, for each of 20 clients that read."""
-    await hammer(target, request("/websocket.rpy?interval=0&count=100000", *HANDSHAKE), 20, 4)
-
-
 @attack("websocket, tiny messages")
 async def _(target: Target) -> None:
     """200,000 messages of one byte, as fast as they are taken, from a client that reads the echoes."""
