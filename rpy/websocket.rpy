@@ -38,7 +38,7 @@ except ImportError:
     WebSocketResource = None
 
 MAX_DELAY, MAX_MESSAGE, MAX_WAITING = 3600, 65_536, 1_048_576  # seconds, bytes, bytes
-READ_SIZE = 512  # bytes parsed in one turn of the reactor: in 64 KiB there can be 9000 messages
+READ_SIZE = 256  # bytes parsed in one turn of the reactor: 64 KiB can be 9000 messages
 ORIGINS = set()  # of other sites whose pages may connect: b"https://example.org"
 
 

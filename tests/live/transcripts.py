@@ -35,7 +35,7 @@ VARIES = [
     (r"\d{4}-\d\d-\d\dT[\d:.]+(\+[\d:]+)?|\w{3}, \d\d \w{3} \d{4} [\d:]+ GMT", "DATE"),
     (r"\d\d/\w{3}/\d{4}:[\d:]+ \+\d{4}", "DATE"),
     (r"(?<![.\d])\d+\.\d+\.\d+(?![.\d])", "VERSION"),
-    (r'"pid": \d+|\b\d{13}\b', "MADE UP"),
+    (r'"pid": \d+|\b\d{16}\b', "MADE UP"),
     (r"·*█+", "BAR"),  # says in columns what the row says in seconds
     (r"\s+", " "),
 ]

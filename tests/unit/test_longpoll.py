@@ -130,28 +130,39 @@ def test_the_channel_unused_for_longest_makes_room(script):
     assert list(script.resource.channels) == ["a", "c"]
 
 
-def test_a_thousand_requests_are_not_answered_in_one_turn_of_the_reactor(script):
-    channel = script.resource.channel({"key": "a"})
+def test_a_thousand_requests_are_not_answered_in_one_turn_of_the_reactor(script, monkeypatch):
+    channel, turns, call_later = script.resource.channel({"key": "a"}), [], script.clock.callLater
+
+    def count_turns(*call):
+        turns.append(sum(each.response is not None for each in asked))
+        return call_later(*call)
+
     asked = [script.get("?key=a") for _ in range(50)]
+    monkeypatch.setattr(script.clock, "callLater", count_turns)
     assert script.post("?key=a", data=b"x").json()["waiting"] == 50
-    answered = []
-    for step in (0, 0.01, 0.01):
-        script.advance(step)
-        answered.append(sum(each.response is not None for each in asked))
-    assert answered == [20, 40, 50]
-    assert (channel.waiting, script.idle()) == ({}, True)
+    script.advance(0)
+    assert all(got(each) == ["x"] for each in asked)
+    assert (len(turns), channel.waiting, script.idle()) == (2, {}, True)
 
 
 def test_a_request_that_ends_before_its_turn_is_no_failure(script, logged):
-    asked = [script.get(f"?key=a&timeout={timeout}") for timeout in [30] * 20 + [0.005, 30]]
-    script.post("?key=a", data=b"x")
-    script.advance(0, 0.005)
-    assert got(asked[20]) == ["x"]
+    asked = [script.get("?key=a") for _ in range(41)]
+    script.post("?key=a", data=b"x")  # answers the first 20
     for each in asked:
         each.leave()
     script.advance(1)
     assert script.idle()
     assert "Traceback" not in logged()
+
+
+def test_a_timeout_just_before_its_turn_brings_the_message_too(script):
+    asked = [script.get(f"?key=a&timeout={timeout}") for timeout in [30] * 20 + [5]]
+    (timer,) = (call for call in script.clock.getDelayedCalls() if call.getTime() == 5)
+    script.post("?key=a", data=b"x")
+    timer.reset(0)
+    script.advance(0)
+    assert got(asked[20]) == ["x"]
+    assert script.idle()
 
 
 @pytest.mark.parametrize(

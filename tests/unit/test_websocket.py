@@ -106,7 +106,7 @@ def test_nothing_is_read_while_the_client_is_not_reading(script):
 def test_little_is_parsed_in_one_turn_of_the_reactor(script):
     """As much as `bufferSize` is received in a turn; it is that of TCP, also below TLS."""
     client = Client(script)
-    assert client.transport.bufferSize == 512
+    assert client.transport.bufferSize == 256
 
 
 # Limits
@@ -202,6 +202,12 @@ def test_a_client_that_closes_gets_no_more(script):
     assert client.transport.producer is None  # with one, TLS would not close
     client.leave()
     assert script.idle()
+
+
+def test_without_a_delay_an_echo_is_sent_before_a_close_frame_that_came_with_it(script):
+    client = Client(script)
+    client.send(TextMessage("a"), CloseConnection(1000))
+    assert client.got() == ["a", 1000]
 
 
 def test_nothing_is_parsed_after_the_end(script, logged):
