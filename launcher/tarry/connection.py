@@ -131,8 +131,8 @@ class Connection(Protocol):
 
     def raw_bytes(self) -> int:
         """Return how many bytes scripts wrote to the socket itself, past the response."""
-        plain = self.socket is not None and self.transport in (self.socket, None)
-        return self.socket.written - self._own if plain else 0  # type: ignore[union-attr]
+        own = self.socket is not None and self.transport in (self.socket, None)
+        return self.socket.written - self._own if own else 0  # type: ignore[union-attr]
 
     def writeSequence(self, pieces: Any) -> None:
         self.write(b"".join(pieces))

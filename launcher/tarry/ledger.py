@@ -34,9 +34,9 @@ OUTCOMES = (PENDING, FINISHED, LEFT, ABORTED, FAILED, REFUSED)
 
 log = Logger()
 
-WRITES = 1000  # writes of a response that are kept; further ones are counted
-MOST = 10_000  # ended entries that are kept by default
-MOST_BYTES = 64 * 2**20  # of memory, by estimate, that ended entries may take
+MAX_WRITES = 1000  # writes of a response that are kept; further ones are counted
+MAX_ENTRIES = 10_000  # ended entries that are kept by default
+MAX_BYTES = 64 * 2**20  # of memory, by estimate, that ended entries may take
 ENTRY_BYTES = 700  # of memory that an entry takes beside its texts and writes, measured
 
 _CREDENTIAL = re.compile(rb"passw|secret|token|api_?key|auth|signature|credential", re.IGNORECASE)
@@ -72,7 +72,7 @@ class Entry:
             return
         if self.writes is None:
             self.writes = array("d", (self.first, self.bytes))
-        if len(self.writes) < 2 * WRITES:
+        if len(self.writes) < 2 * MAX_WRITES:
             self.writes.extend((now, size))
         else:
             self.uncounted += 1
@@ -159,7 +159,7 @@ class Ledger:
 
     OUTCOMES, filter = OUTCOMES, Filter  # for ledger.rpy, which does not import this module
 
-    def __init__(self, most: int = MOST, most_bytes: int = MOST_BYTES) -> None:
+    def __init__(self, most: int = MAX_ENTRIES, most_bytes: int = MAX_BYTES) -> None:
         self.most, self.most_bytes = most, most_bytes
         self.pending: dict[int, Entry] = {}
         self.ended: deque[Entry] = deque()

@@ -70,7 +70,7 @@ class Options(tap.Options):
     longdesc = "Serve a folder of .rpy scripts; without DIR, the bundled collection."
     optParameters: list[object] = [  # noqa: RUF012  # usage.Options reads it of the class
         ["access-log", None, None, "File for the access log, in combined format."],
-        ["ledger", None, ledger.MOST, "Ended requests that the ledger keeps, 0 to 1000000.",
+        ["ledger", None, ledger.MAX_ENTRIES, "Ended requests that the ledger keeps, 0 to 1000000.",
          whole("ledger", 0, 1_000_000)],
         ["grace", None, 10.0, "Seconds that requests in flight have when it stops, 0 to 3600.",
          seconds("grace", 0, 3600)],
@@ -239,7 +239,7 @@ class Options(tap.Options):
         """Return the folder that is served; None if it isn't a folder."""
         return self["root"].path if isinstance(self["root"], static.File) else None
 
-    def plain(self) -> list[str]:
+    def twistd_command(self) -> list[str]:
         """Return the plain Twisted command that serves the same folder on the same endpoints."""
         path = self.folder() or ""
         here = os.path.relpath(path)

@@ -70,15 +70,15 @@ class Web(MultiService):
             grace = GracefulShutdown(site, options["grace"], sys.stderr.isatty(), reactor)
             grace.setServiceParent(self)
 
-    def _site(self, plain: server.Site, secure: bool) -> Site:
+    def _site(self, given: server.Site, secure: bool) -> Site:
         site = Site(
-            plain.resource, self.options.limits(), self.ledger, origins=self.options.allowed()
+            given.resource, self.options.limits(), self.ledger, origins=self.options.allowed()
         )
         if secure:
             from tarry.tls import Negotiating
 
             site.opening = Negotiating
-        site.displayTracebacks = plain.displayTracebacks
+        site.displayTracebacks = given.displayTracebacks
         self.sites.append(site)
         return site
 

@@ -76,7 +76,9 @@ def _announce(options: Options, service: Web | Supervisor) -> None:
     if folder is not None:
         listing.print_summaries(script_docs.groups(Path(folder)), "/")
     if folder is not None and not options["certificate"]:
-        console.print(f"\nIn plain Twisted: {printable(shlex.join(options.plain()))}", markup=False)
+        console.print(
+            f"\nIn plain Twisted: {printable(shlex.join(options.twistd_command()))}", markup=False
+        )
     if options["certificate"]:
         console.print(f"\nTrust it: curl --cacert {options['certificate'].authority} {where}")
     if isinstance(service, Supervisor):

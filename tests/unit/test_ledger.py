@@ -8,9 +8,9 @@ from tarry.ledger import (
     ENTRY_BYTES,
     FINISHED,
     LEFT,
+    MAX_WRITES,
     PENDING,
     REFUSED,
-    WRITES,
     Entry,
     Filter,
     Ledger,
@@ -51,12 +51,12 @@ def test_an_entry_as_it_is_shown():
 
 def test_writes_beyond_the_first_thousand_are_counted():
     made = entry()
-    for n in range(WRITES + 7):
+    for n in range(MAX_WRITES + 7):
         made.wrote(1, 100.0 + n)
     shown = made.as_dict()
-    assert (len(shown["writes"]), shown["writes_not_kept"]) == (WRITES, 7)
-    assert shown["bytes"] == WRITES + 7
-    assert shown["last_byte"] == (WRITES + 6) * 1000
+    assert (len(shown["writes"]), shown["writes_not_kept"]) == (MAX_WRITES, 7)
+    assert shown["bytes"] == MAX_WRITES + 7
+    assert shown["last_byte"] == (MAX_WRITES + 6) * 1000
 
 
 def test_the_last_that_ended_are_kept_and_all_that_are_pending():

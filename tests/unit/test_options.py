@@ -10,6 +10,7 @@ from tarry.options import Options
 
 def test_https_says_what_is_missing(monkeypatch):
     monkeypatch.setitem(sys.modules, "cryptography", None)
+    monkeypatch.delitem(sys.modules, "tarry.certificate", raising=False)  # it may be loaded already
     with pytest.raises(UsageError, match=r"cryptography is missing: pip install 'tarry\[tls\]'"):
         Options().parseOptions(["--https"])
 
