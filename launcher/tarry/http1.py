@@ -1,8 +1,8 @@
 """HTTP/1.1 on one connection, parsed by httptools (llhttp).
 
-Data is parsed up to the end of a request; what comes after that waits until the response is finished, so
-responses are in order. Requests that arrived in one piece wait in `queue`. One that the server refuses (400,
-408, 413, 431 …) is in the queue too, as a `Refused`, and the connection ends with its answer.
+Data is parsed up to the end of a request; what comes after that waits until the response is finished: so
+responses are in order. Requests that arrived in one piece wait in `queue`. A refused one (400, 408, 413,
+431 …) is in the queue too, as a `Refused`, and the connection ends with its answer.
 
 There are no timers: `deadline` says when the connection is overdue, and Site.sweep looks at it.
 """
