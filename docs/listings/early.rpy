@@ -1,4 +1,4 @@
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET
 
@@ -11,8 +11,12 @@ class Early(Resource):
             return b"serve me with 'tarry serve': plain twistd waits for the body\n"
         reading = Deferred.fromCoroutine(self.read(request))
         request.notifyFinish().addErrback(lambda reason: reading.cancel())
-        reading.addErrback(lambda failure: None)  # cancelled: nobody is there to be told
+        reading.addErrback(self.failed, request)
         return NOT_DONE_YET
+
+    def failed(self, failure, request):
+        if not failure.check(CancelledError):  # the client disconnected
+            request.processingFailed(failure)  # logs it, and answers 500
 
     async def read(self, request):
         size = 0

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from tarry.site import Site
 
+PIECE = 512  # bytes of what was read ahead that another protocol gets at a time
 MAX_AHEAD = 16_384  # bytes read behind a request that is being answered, to notice a disconnect
 
 
@@ -227,8 +228,15 @@ class Connection(Protocol):
         protocol.makeConnection(watched)
         ahead, self._ahead = b"".join(self._ahead), []
         if ahead:  # frames sent with the handshake come after its answer, which is written next
-            self.site.reactor.callLater(0, self._if_open, watched.dataReceived, ahead)
+            self.transport.pauseProducing()
+            self.site.reactor.callLater(0, self._hand_over, ahead)
 
-    def _if_open(self, function: Any, *arguments: Any) -> None:
-        if self in self.site.connections:
-            function(*arguments)
+    def _hand_over(self, data: bytes) -> None:
+        """Give what was read ahead to the new protocol, a piece in each turn of the reactor."""
+        if self not in self.site.connections:
+            return
+        self.dataReceived(data[:PIECE])
+        if len(data) > PIECE:
+            self.site.reactor.callLater(0, self._hand_over, data[PIECE:])
+        else:
+            self.transport.resumeProducing()

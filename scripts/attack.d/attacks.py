@@ -337,6 +337,12 @@ async def _(target: Target) -> None:
     await reading
 
 
+@attack("websocket, a full segment")
+async def _(target: Target) -> None:
+    """9,000 messages of one byte in one piece with the handshake, from 20 clients at once."""
+    await hammer(target, request("/websocket.rpy", *HANDSHAKE) + text_frame(b"a") * 9000, 20, 4)
+
+
 @attack("websocket, bad handshakes")
 async def _(target: Target) -> None:
     """Handshakes without Host, with a short key, two keys, a name that is not ASCII."""

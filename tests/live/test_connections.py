@@ -108,6 +108,21 @@ async def test_a_frame_sent_with_the_handshake_is_answered(site):
 
 
 @pytest_twisted.ensureDeferred
+async def test_many_frames_sent_with_the_handshake_are_answered_in_order(site):
+    handshake = get(
+        "websocket.rpy", "Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13",
+        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+    )  # fmt: skip
+    frames = b"".join(b"\x81\x84\0\0\0\0%04d" % n for n in range(5000))
+    with connect(site, handshake + frames[:50_000]) as client:
+        client.sendall(frames[50_000:])
+        got = b""
+        while len(got.partition(b"\r\n\r\n")[2]) < 6 * 5000:
+            got += more(client)
+    assert got.partition(b"\r\n\r\n")[2] == b"".join(b"\x81\x04%04d" % n for n in range(5000))
+
+
+@pytest_twisted.ensureDeferred
 async def test_uploads_take_descriptors_and_there_is_an_answer_for_all(site):
     chunk = b"%x\r\n%b\r\n" % (150_000, b"x" * 150_000)
     upload = (
