@@ -115,9 +115,9 @@ class Child(ProcessProtocol):
 
 
 PROGRAM = """
-import os, signal, sys, time
-count, interval, cleanup = map(float, sys.argv[1:])
+import os, signal, sys, time; count, interval, cleanup = map(float, sys.argv[1:])
 signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the server, which ends its children
+signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # if nothing reads the output, end without a word
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(time.sleep(cleanup)))
 began, pid = time.monotonic(), os.getpid()
 for n in range(int(count)):
