@@ -268,7 +268,7 @@ class HTTP1(Connection):
     def requestDone(self, request: Request) -> None:
         """The response to *request* is finished."""
         self.write(b"")
-        self.queue.popleft()
+        del self.queue[0]
         self.answering = None
         if request is self.receiving:  # answered early: what follows of its body is not read
             self.receiving, self.refusing = None, True

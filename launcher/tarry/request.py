@@ -50,7 +50,7 @@ class Request(Response):
         # Not Twisted's own: what it makes for each request is made here when it is asked for.
         self.channel, self.site, self.transport = channel, channel.site, channel.transport
         self.client, self.host = channel.getPeer(), channel.getHost()
-        self.notifications, self.cookies, self._adapterCache = [], [], {}
+        self.notifications = []
         self.entry = Entry(monotonic(), time.time())
         self.entry.peer = getattr(channel, "peer_name", None) or peer_name(self.client)
 

@@ -70,6 +70,16 @@ class Response(server.Request):
         headers.setRawHeaders(b"Date", [self.site.date()])
         return headers
 
+    @lazy
+    def cookies(self) -> list[bytes]:
+        """Values of Set-Cookie headers."""
+        return []
+
+    @lazy
+    def _adapterCache(self) -> dict[str, Any]:
+        """Components, such as the session."""
+        return {}
+
     def setResponseCode(self, code: int, message: bytes | None = None) -> None:
         self.code = code
         self.code_message = phrase(code) if message is None else message

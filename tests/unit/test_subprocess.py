@@ -1,6 +1,8 @@
 """subprocess.rpy with child processes that do what the test says."""
 
 import signal
+import sys
+from subprocess import PIPE, Popen
 
 import pytest
 from twisted.internet.error import ProcessDone, ProcessExitedAlready, ProcessTerminated
@@ -140,3 +142,11 @@ def test_the_errors_of_a_child_are_logged(script, processes, logged):
     script.get()
     processes[0].protocol.childDataReceived(2, b"Oh \xff\n")
     assert "a child process says: Oh \ufffd" in logged()
+
+
+def test_a_child_whose_output_nobody_reads_ends_without_a_traceback(script):
+    command = [sys.executable, "-I", "-u", "-c", script.globals["PROGRAM"], "1000", "0", "0"]
+    with Popen(command, stdout=PIPE, stderr=PIPE) as child:
+        child.stdout.close()
+        assert child.stderr.read() == b""
+        assert child.wait(30) == -signal.SIGPIPE
