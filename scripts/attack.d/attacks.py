@@ -475,7 +475,7 @@ def strange_files(folder: Path) -> None:
 
 @attack("a FIFO named x.rpy", files=strange_files)
 async def _(target: Target) -> None:
-    """A FIFO and a folder with the name of a script: no answer may take for ever."""
+    """A FIFO and a folder with the name of a script: every answer must come."""
     for name in ("fifo.rpy", "folder.rpy"):
         answer = await target.ask(request(f"/{name}"))
         if answer.status not in (403, 404):
@@ -515,7 +515,7 @@ async def _(target: Target) -> None:
 def http2(
     name: str, frames: Callable[[], Iterable[bytes]], ends: float = 10, count: int = 20
 ) -> None:
-    """Enter an attack that sends *frames*, upon which the connection must end in *ends* seconds."""
+    """Enter an attack that sends *frames*, after which the connection must end in *ends* seconds."""
 
     async def run(target: Target) -> None:
         clients = [await target.http2() for _ in range(2 if target.short else count)]
