@@ -1,8 +1,7 @@
-"""A connection: its place in the site's books, its writes, its backpressure, its end.
+"""A connection of HTTP/1: its writes, its backpressure, its end, and another protocol in its place.
 
-The socket is what is accounted for. Whatever protocol speaks on it in the end, a WebSocket or one that a
-script put in place by taking the transport over, `released` is called when the socket is closed: it takes
-the connection out of the books and ends the requests that were under way.
+Whatever speaks on the socket in the end, a WebSocket or a protocol that a script put in place by taking the
+transport over, `released` ends the requests that were under way. See accounting.py.
 """
 
 from __future__ import annotations
@@ -10,16 +9,14 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-from twisted.internet import interfaces
-from twisted.internet.protocol import Protocol, connectionDone
+from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 
+from tarry.accounting import Accounted
 from tarry.errors import Refused
 from tarry.limits import NEVER
-from tarry.origins import is_loopback
 from tarry.producers import PullProducer
-from tarry.request import Request, peer_name
-from tarry.sockets import socket_below
+from tarry.request import Request
 from tarry.websockets import Watched
 
 if TYPE_CHECKING:
@@ -31,13 +28,10 @@ PIECE = 512  # bytes of what was read ahead that another protocol gets at a time
 MAX_AHEAD = 16_384  # bytes read behind a request that is being answered, to notice a disconnect
 
 
-class Connection(Protocol):
+class Connection(Accounted):
     """One connection of HTTP/1, as its requests and the site see it."""
 
-    site: Site
-    transport: Any
     persistent = True  # whether a further request may follow
-    deadline = NEVER  # monotonic time at which the client is overdue
 
     def __init__(self, site: Site) -> None:
         self.factory = self.site = site
@@ -54,26 +48,6 @@ class Connection(Protocol):
         self._producer: Any = None  # of the response
         self._full = False  # the client does not read what there is to send
 
-    def connectionMade(self) -> None:
-        self._peer, self._host = self.transport.getPeer(), self.transport.getHost()
-        self.peer_name = peer_name(self._peer)
-        self.loopback = is_loopback(getattr(self._host, "host", ""))
-        self.socket = socket_below(self.transport)
-        if self.socket is not None:
-            self.socket.ended = self.released
-        if interfaces.ITCPTransport.providedBy(self.transport):
-            self.transport.setTcpNoDelay(True)
-        self.site.connections.add(self)
-        self.transport.registerProducer(self, True)
-
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
-        if self.socket is None:
-            self.released("", reason)
-        else:
-            self._reason = reason  # `released` follows at once
-
-    _reason: Failure | None = None
-
     def released(self, how: str, reason: Failure | None = None) -> None:
         """The socket is closed; *how* is FIN or RST if the client closed it."""
         reason = reason or self._reason or connectionDone
@@ -83,15 +57,6 @@ class Connection(Protocol):
         for each in queue:
             if isinstance(each, Request):
                 each.connectionLost(reason, how)
-
-    def getPeer(self) -> Any:
-        return self._peer
-
-    def getHost(self) -> Any:
-        return self._host
-
-    def isSecure(self) -> bool:
-        return interfaces.ISSLTransport(self.transport, None) is not None
 
     def setTimeout(self, period: float | None) -> None:
         """End the connection if nothing comes within *period* seconds; None: however long it takes."""

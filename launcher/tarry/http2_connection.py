@@ -11,22 +11,18 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from h2.config import H2Configuration
 from h2.connection import H2Connection
 from h2.errors import ErrorCodes
 from h2.settings import SettingCodes, Settings
-from twisted.internet import interfaces
-from twisted.internet.protocol import Protocol, connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from tarry.accounting import Accounted
 from tarry.http2_frames import goaway
 from tarry.limits import LINGER, MAX_HEADERS, NEVER
-from tarry.origins import is_loopback
-from tarry.request import peer_name
-from tarry.sockets import socket_below
 
 if TYPE_CHECKING:
     from tarry.http2_headers import FieldList
@@ -48,12 +44,8 @@ class State(H2Connection):
     MAX_CLOSED_STREAMS = 1000  # of which it remembers how they ended
 
 
-class HTTP2Connection(Protocol):
+class HTTP2Connection(Accounted):
     """One connection, as its streams and the site see it."""
-
-    site: Site
-    transport: Any
-    deadline = NEVER  # monotonic time at which the client is overdue
 
     def __init__(self, site: Site) -> None:
         self.factory = self.site = site
@@ -66,7 +58,6 @@ class HTTP2Connection(Protocol):
         self._draining = False  # no new streams
         self._ending = False  # GOAWAY was sent: nothing is parsed any more
         self._client_goaway = ""  # as the ledger shows it
-        self._reason: Failure | None = None
 
     @property
     def last_stream(self) -> int:
@@ -74,16 +65,7 @@ class HTTP2Connection(Protocol):
         return self.http.highest_inbound_stream_id
 
     def connectionMade(self) -> None:
-        self._peer, self._host = self.transport.getPeer(), self.transport.getHost()
-        self.peer_name = peer_name(self._peer)
-        self.loopback = is_loopback(getattr(self._host, "host", ""))
-        self.socket = socket_below(self.transport)
-        if self.socket is not None:
-            self.socket.ended = self.released
-        if interfaces.ITCPTransport.providedBy(self.transport):
-            self.transport.setTcpNoDelay(True)
-        self.site.connections.add(self)
-        self.transport.registerProducer(self, True)
+        super().connectionMade()
         self.deadline = monotonic() + self.site.limits.header_seconds
         most = self.site.limits.header_bytes + 32 * MAX_HEADERS  # as section 6.5.2 counts
         self.http.local_settings = Settings(client=False, initial_values={
@@ -214,12 +196,6 @@ class HTTP2Connection(Protocol):
         close = self.transport.loseWriteConnection if tcp else self.transport.loseConnection
         close()
 
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
-        if self.socket is None:
-            self.released("", reason)
-        else:
-            self._reason = reason  # `released` follows at once
-
     def released(self, how: str, reason: Failure | None = None) -> None:
         """The socket is closed; *how* is FIN or RST if the client did it."""
         self._ending = True
@@ -230,15 +206,6 @@ class HTTP2Connection(Protocol):
             stream.lost(self._client_goaway or how, reason or self._reason)
 
     # What requests and the site ask of every connection.
-
-    def getPeer(self) -> Any:
-        return self._peer
-
-    def getHost(self) -> Any:
-        return self._host
-
-    def isSecure(self) -> bool:
-        return interfaces.ISSLTransport(self.transport, None) is not None
 
     def abortConnection(self) -> None:
         self.transport.abortConnection()
